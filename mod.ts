@@ -1,0 +1,58 @@
+/**
+ * Continuous replication of SQLite databases to S3-compatible storage.
+ *
+ * This entry point touches no runtime: time, files, SQLite, hashing and HTTP are handed in. The adapter for Node,
+ * Bun and Deno is in `@walrust/walrust/system`. Reading what lies in a bucket needs no adapter at all:
+ *
+ * ```ts
+ * import { listDatabases, MemoryStore, renderKey, renderState } from "@walrust/walrust";
+ *
+ * const store = new MemoryStore();
+ * const state = { lineageId: null, claim: null, currentSeq: 7n, dbChecksum: null, lastSnapshot: null };
+ * await store.put(renderKey("backups/app/", { kind: "state" }), renderState(state));
+ * for (const { name, layout } of await listDatabases(store, "backups/")) console.log(name, layout);
+ * ```
+ *
+ * @module
+ */
+export * from "./src/errors.ts";
+export * from "./src/format/documents.ts";
+export * from "./src/format/hadbp.ts";
+export {
+  type BucketUrl,
+  databaseName,
+  lineagePrefix,
+  type ObjectKey,
+  parseBucketUrl,
+  parseKey,
+  renderKey,
+  seqHex,
+} from "./src/format/keys.ts";
+export * from "./src/format/sqlite_header.ts";
+export * from "./src/format/wal.ts";
+export * from "./src/storage/object_store.ts";
+export { MemoryStore } from "./src/storage/memory.ts";
+export { DirectoryStore } from "./src/storage/directory.ts";
+export { S3Store } from "./src/storage/s3.ts";
+export { openStore, type OpenStoreOptions } from "./src/storage/open.ts";
+export {
+  type DatabaseEntry,
+  detectLayout,
+  type Layout,
+  layoutNames,
+  listDatabases,
+  type ReadOptions,
+} from "./src/replication/inventory.ts";
+export * from "./src/replication/listing.ts";
+export { parsePointInTime } from "./src/replication/point_in_time.ts";
+export * from "./src/replication/restore.ts";
+export {
+  watch,
+  type WatchCall,
+  type WatchedDatabase,
+  type WatchEvent,
+  type WatchOptions,
+  type WatchResult,
+} from "./src/daemon/watch.ts";
+export { type SnapshotCall, snapshotNow, type SnapshotReport } from "./src/daemon/snapshot_request.ts";
+export { version } from "./src/version.ts";

@@ -1,0 +1,101 @@
+/** The values of options: what a word on the command line may be, and the options every command shares. */
+import { ConfigError } from "../errors.ts";
+import type { OptionSpec } from "./parser.ts";
+
+/** Options that every command accepts, before or after its name. */
+export const sharedOptions: readonly OptionSpec[] = [
+  { flags: "-b, --bucket <url>", description: "s3://bucket/prefix, bucket/prefix or file:///directory", parse: text },
+  { flags: "--endpoint <url>", description: "S3 endpoint (else AWS_ENDPOINT_URL_S3)", parse: url },
+  { flags: "--json", description: "print JSON for machines" },
+  { flags: "--quiet", description: "print errors only" },
+  { flags: "-v, --verbose", description: "log what happens to stderr (like WALRUST_LOG=debug)" },
+  { flags: "--no-color", description: "no colors (also NO_COLOR)" },
+];
+
+/** The shared options, parsed. */
+export interface SharedOptions {
+  readonly bucket: string | undefined;
+  readonly endpoint: string | undefined;
+  readonly json: boolean;
+  readonly quiet: boolean;
+  readonly verbose: boolean;
+  readonly color: boolean;
+}
+
+/** Reads the shared options out of a parsed command. */
+export function sharedOptionsOf(options: Record<string, unknown>): SharedOptions {
+  return {
+    bucket: optionalText(options.bucket),
+    endpoint: optionalText(options.endpoint),
+    json: options.json === true,
+    quiet: options.quiet === true,
+    verbose: options.verbose === true,
+    color: options.color !== false,
+  };
+}
+
+function optionalText(value: unknown): string | undefined {
+  return typeof value === "string" ? value : undefined;
+}
+
+function refuse(flag: string, value: string, expected: string): never {
+  throw new ConfigError("bad_value", `${flag}: ${JSON.stringify(value)} is not ${expected}`, {
+    hint: `give ${flag} ${expected}`,
+    data: { flag, value, expected },
+  });
+}
+
+/** Any word but the empty one. */
+export function text(value: string, flag: string): string {
+  return value === "" ? refuse(flag, value, "a non-empty text") : value;
+}
+
+/** An `http:` or `https:` URL. */
+export function url(value: string, flag: string): string {
+  if (!/^https?:\/\/[^/]/i.test(value) || !URL.canParse(value)) {
+    // The value may hold user:password, so it is not repeated in the message.
+    throw new ConfigError("bad_value", `${flag}: not an http:// or https:// URL`, {
+      hint: `give ${flag} a URL such as https://s3.example.com`,
+      data: { flag },
+    });
+  }
+  return value;
+}
+
+/** `true` or `false`. */
+export function truth(value: string, flag: string): boolean {
+  if (value === "true") return true;
+  if (value === "false") return false;
+  return refuse(flag, value, "true or false");
+}
+
+/** A whole number of at least `min`. */
+export function wholeNumber(min: number, max: number = Number.MAX_SAFE_INTEGER): (v: string, flag: string) => number {
+  return (value, flag) => {
+    const number = /^\d+$/.test(value) ? Number(value) : NaN;
+    const range = max === Number.MAX_SAFE_INTEGER
+      ? `a whole number of at least ${min}`
+      : `a whole number ${min}…${max}`;
+    return number >= min && number <= max ? number : refuse(flag, value, range);
+  };
+}
+
+/** Seconds (fractions allowed) of at least `minMs` milliseconds, returned in whole milliseconds. */
+export function secondsAsMs(minMs: number): (value: string, flag: string) => number {
+  return (value, flag) => {
+    const ms = /^\d+(\.\d+)?$/.test(value) ? Math.round(Number(value) * 1000) : NaN;
+    // A month: beyond it the number is rather a mistake, and timers overflow at 2^31 ms.
+    return ms >= minMs && ms <= 2_678_400_000 ? ms : refuse(flag, value, `seconds, at least ${minMs / 1000}`);
+  };
+}
+
+/** One of the words given. */
+export function oneOf<T extends string>(...words: T[]): (value: string, flag: string) => T {
+  return (value, flag) => words.find((word) => word === value) ?? refuse(flag, value, `one of ${words.join(", ")}`);
+}
+
+/** A decimal sequence number of at least 1, below 2^64. */
+export function sequenceNumber(value: string, flag: string): bigint {
+  const seq = /^\d{1,20}$/.test(value) ? BigInt(value) : 0n;
+  return seq >= 1n && seq < 1n << 64n ? seq : refuse(flag, value, "a sequence number (1 or more)");
+}

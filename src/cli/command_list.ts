@@ -1,0 +1,62 @@
+/** `walrust list`: what lies in the bucket and which points can be restored. */
+import { layoutNames, listDatabases } from "../replication/inventory.ts";
+import { type HistorySummary, type LineageSummary, listHistory } from "../replication/listing.ts";
+import type { CommandCall, CommandContext } from "./context.ts";
+import { openDestination } from "./destination.ts";
+import { count, formatBytes, formatTime, type Output, table } from "./output.ts";
+
+/** Lists every database below the bucket's prefix. */
+export async function run(context: CommandContext, _call: CommandCall): Promise<number> {
+  const { output, signal } = context;
+  const { store, prefix } = openDestination(context);
+  const where = `${store.location}${prefix === "" ? "" : `/${prefix}`}`;
+  const databases: HistorySummary[] = [];
+  for (const entry of await listDatabases(store, prefix, { signal })) {
+    // A directory where nothing is known lies beside the databases; it is no database.
+    if (entry.layout !== null) databases.push(await listHistory(store, entry, { signal }));
+  }
+  output.json({ location: store.location, prefix, databases });
+  if (databases.length === 0) output.line(`nothing in ${where}`);
+  else output.line(`${count(databases.length, "database")} in ${where}`);
+  for (const database of databases) {
+    printDatabase(output, database);
+    for (const warning of database.warnings) output.warning(`${database.name}: ${warning}`);
+  }
+  return 0;
+}
+
+function printDatabase(output: Output, database: HistorySummary): void {
+  output.line("");
+  const [title] = table([[database.name]]);
+  if (database.layout !== null && database.layout !== "walrust") {
+    output.line(`${title}: written by ${layoutNames[database.layout]}, which this version cannot restore`);
+    return;
+  }
+  output.line(title);
+  for (const lineage of database.lineages) printLineage(output, lineage);
+  if (database.otherLineages.length > 0) {
+    output.line(`  ${count(database.otherLineages.length, "other lineage")}: ${database.otherLineages.join(", ")}`);
+  }
+}
+
+function printLineage(output: Output, lineage: LineageSummary): void {
+  const fork = lineage.parent === null ? "" : ` (continues ${lineage.parent} at seq ${lineage.parentSeq})`;
+  output.line(`  lineage ${lineage.lineage ?? "none"}${lineage.active ? ", active" : ""}${fork}`);
+  const rows: string[][] = [];
+  const point = (label: string, value: { seq: bigint; createdMs: number | null } | null): void => {
+    if (value !== null) {
+      rows.push([label, `seq ${value.seq}`, value.createdMs === null ? "?" : formatTime(value.createdMs)]);
+    }
+  };
+  point("first point", lineage.first);
+  point("last point", lineage.last);
+  const newest = lineage.snapshots.at(-1);
+  point("snapshot", newest ?? null);
+  if (newest !== undefined) rows[rows.length - 1][2] += `  ${formatBytes(newest.size)}`;
+  for (const row of table(rows)) output.line(`    ${row}`);
+  const parts = [count(lineage.snapshotCount, "snapshot"), count(lineage.deltas, "delta")];
+  if (lineage.levels > 0) parts.push(`${lineage.levels} merged`);
+  if (lineage.ignoredKeys > 0) parts.push(`${count(lineage.ignoredKeys, "foreign key")} ignored`);
+  output.line(`    ${parts.join(", ")}, ${formatBytes(lineage.bytes)}`);
+  if (lineage.first === null) output.line("    nothing restorable yet: no complete snapshot");
+}

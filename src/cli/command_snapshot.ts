@@ -1,0 +1,30 @@
+/** `walrust snapshot`: one full snapshot now, by ourselves or by the watch that runs on the database. */
+import { snapshotNow } from "../daemon/snapshot_request.ts";
+import { rootOf } from "../daemon/watch.ts";
+import type { CommandCall, CommandContext } from "./context.ts";
+import { holderOf, openDestination } from "./destination.ts";
+import { formatBytes, formatChecksum, formatDuration } from "./output.ts";
+import { watchOptionsOf } from "./watch_options.ts";
+
+/** Takes the snapshot and prints size, time and checksum. */
+export async function run(context: CommandContext, call: CommandCall): Promise<number> {
+  const { runtime, output, log, signal } = context;
+  const path = call.positionals[0][0];
+  const { store, prefix } = openDestination(context);
+  const options = watchOptionsOf(call.options);
+  const report = await snapshotNow({
+    path,
+    store,
+    root: rootOf(prefix, { path }),
+    runtime,
+    options,
+    log,
+    signal,
+    holder: holderOf(context),
+  });
+  output.json({ path, ...report, checksum: formatChecksum(report.checksum) });
+  output.line(`${path} → ${report.destination}`);
+  output.line(`✓ snapshot seq ${report.seq}: ${formatBytes(report.bytes)} in ${formatDuration(report.durationMs)}`);
+  output.line(`  checksum ${formatChecksum(report.checksum)}`);
+  return 0;
+}

@@ -1,0 +1,99 @@
+/** `walrust watch`: flags → the daemon, its events → lines. */
+import { exitCodeOf } from "../errors.ts";
+import { printable } from "../format/keys.ts";
+import { watch, type WatchEvent } from "../daemon/watch.ts";
+import type { CommandCall, CommandContext } from "./context.ts";
+import {
+  count,
+  formatBytes,
+  formatChecksum,
+  formatDuration,
+  formatLocalTime,
+  messageOf,
+  type Output,
+} from "./output.ts";
+import { holderOf, openDestination } from "./destination.ts";
+import { watchOptionsOf } from "./watch_options.ts";
+
+/** Replicates until stopped; the exit code is that of the first database that failed. */
+export async function run(context: CommandContext, call: CommandCall): Promise<number> {
+  const { runtime, output, log, signal } = context;
+  const databases = call.positionals[0].map((path) => ({ path }));
+  const { store, prefix } = openDestination(context);
+  output.line(
+    `watching ${count(databases.length, "database")} → ${store.location}${prefix === "" ? "" : `/${prefix}`}`,
+  );
+  const { failures } = await watch({
+    databases,
+    store,
+    prefix,
+    runtime,
+    options: watchOptionsOf(call.options),
+    onEvent: (event) => printEvent(output, event, runtime.clock.now()),
+    log,
+    signal,
+    holder: holderOf(context),
+  });
+  // The errors were printed as they came; here only the code is left to tell.
+  return failures.length === 0 ? 0 : exitCodeOf(failures[0].error);
+}
+
+/** One event as a line for people, or as JSON. */
+export function printEvent(output: Output, event: WatchEvent, nowMs: number): void {
+  output.json({ time: nowMs, ...event, ...("checksum" in event ? { checksum: formatChecksum(event.checksum) } : {}) });
+  const name = event.path.slice(event.path.lastIndexOf("/") + 1);
+  const [text, isTrouble] = sentenceOf(event);
+  const line = `[${formatLocalTime(nowMs)}] ${printable(name)}: ${text}`;
+  if (isTrouble && !output.isJson) output.trouble(line);
+  else output.line(line);
+  if (event.kind === "failed" && !output.isJson) output.error(event.error);
+}
+
+/** What happened, and whether it is trouble that people must see although they asked for quiet. */
+function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
+  switch (event.kind) {
+    case "started":
+      return [`watching → ${event.destination}, at seq ${event.seq}`, false];
+    case "waiting":
+      return [`waiting: ${printable(event.reason)}`, false];
+    case "new_lineage":
+      return [`new lineage ${event.lineage}: ${printable(event.reason)}`, false];
+    case "difference":
+      return [
+        `${printable(event.reason)}: compared with the bucket, ${count(event.pages, "page")}, seq ${event.seq}`,
+        false,
+      ];
+    case "delta":
+      return [`WAL sync (${count(event.frames, "frame")}, ${formatBytes(event.bytes)}) seq ${event.seq}`, false];
+    case "bridge":
+      return [`snapshot begun, seq ${event.seq}`, false];
+    case "snapshot":
+      return [
+        `snapshot (${formatBytes(event.bytes)}, ${formatDuration(event.durationMs)}) seq ${event.seq}, ` +
+        `checksum ${formatChecksum(event.checksum)}`,
+        false,
+      ];
+    case "snapshot_abandoned":
+      return [`snapshot seq ${event.seq} abandoned: ${printable(event.reason)}`, true];
+    case "rollover":
+      return [
+        `checkpoint (${count(event.frames, "frame")}${
+          event.barrier ? `, writers held ${formatDuration(event.heldMs)}` : ""
+        })`,
+        false,
+      ];
+    case "wal_size_exceeded":
+      return [
+        `the WAL has grown to ${count(event.frames, "frame")}: a reader or writer keeps it from being reset`,
+        true,
+      ];
+    case "database_replaced":
+      return ["the database file was replaced by another", true];
+    case "sync_failed":
+      return [`sync failed, again in ${formatDuration(event.retryMs)}: ${printable(messageOf(event.error))}`, true];
+    case "stopped":
+      return [`stopped at seq ${event.seq}`, false];
+    case "failed":
+      return ["stopped by an error:", true];
+  }
+}

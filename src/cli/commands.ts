@@ -1,0 +1,160 @@
+/** Every command: its arguments, options and help. The module that does the work is loaded only when it is called. */
+import { oneOf, secondsAsMs, sequenceNumber, sharedOptions, text, truth, wholeNumber } from "./args.ts";
+import type { CommandModule } from "./context.ts";
+import type { CommandSpec, OptionSpec, ProgramSpec } from "./parser.ts";
+import { version } from "../version.ts";
+
+/** A command and where its code is. */
+export interface CommandEntry extends CommandSpec {
+  load(): Promise<CommandModule>;
+}
+
+const stateDirectory: OptionSpec = {
+  flags: "--state-dir <directory>",
+  description: "where the index and journal live (default: beside the database)",
+  parse: text,
+};
+
+/** All commands, in the order of the help. */
+export const commands: readonly CommandEntry[] = [
+  {
+    name: "watch",
+    summary: "replicate databases continuously until stopped",
+    arguments: [{ name: "<database...>", description: "SQLite database files in WAL mode" }],
+    options: [
+      {
+        flags: "--wal-sync-interval <seconds>",
+        description: "how often committed changes are shipped; fractions allowed",
+        parse: secondsAsMs(10),
+        fallback: 1000,
+        fallbackText: "1",
+      },
+      {
+        flags: "--snapshot-interval <seconds>",
+        description: "time between full snapshots; 0 = none",
+        parse: secondsAsMs(0),
+        fallback: 3_600_000,
+        fallbackText: "3600",
+      },
+      {
+        flags: "--on-startup <true|false>",
+        description: "snapshot when the watch starts",
+        parse: truth,
+        fallback: true,
+      },
+      {
+        flags: "--checkpoint-interval <seconds>",
+        description: "time between WAL checkpoints",
+        parse: secondsAsMs(100),
+        fallback: 60_000,
+        fallbackText: "60",
+      },
+      {
+        flags: "--min-checkpoint-pages <pages>",
+        description: "no checkpoint below this many WAL pages",
+        parse: wholeNumber(1),
+        fallback: 1000,
+      },
+      {
+        flags: "--wal-truncate-threshold <pages>",
+        description: "WAL pages beyond which a checkpoint is tried at every sync",
+        parse: wholeNumber(1),
+        fallback: 121_359,
+      },
+      stateDirectory,
+      { flags: "--wait", description: "wait for databases that do not exist yet" },
+    ],
+    epilogue: "Example:\n  walrust watch app.db -b s3://my-bucket/backups",
+    load: () => import("./command_watch.ts"),
+  },
+  {
+    name: "snapshot",
+    summary: "take one full snapshot now, also beside a running watch",
+    arguments: [{ name: "<database>", description: "SQLite database file in WAL mode" }],
+    options: [stateDirectory],
+    epilogue: "Example:\n  walrust snapshot app.db -b s3://my-bucket/backups",
+    load: () => import("./command_snapshot.ts"),
+  },
+  {
+    name: "restore",
+    summary: "restore a database, at its newest or at an earlier point",
+    arguments: [{ name: "<name>", description: "database name as stored, with or without its extension" }],
+    options: [
+      { flags: "-o, --output <file>", description: "where the database is written", parse: text },
+      {
+        flags: "--point-in-time <time>",
+        description: "the newest point at or before this RFC 3339 time with zone",
+        parse: text,
+      },
+      { flags: "--seq <number>", description: "the state at exactly this sequence number", parse: sequenceNumber },
+      { flags: "--dry-run", description: "print what would be fetched, write nothing" },
+      { flags: "--force", description: "move an existing output file aside" },
+      {
+        flags: "--integrity-check <level>",
+        description: "none, quick or full",
+        parse: oneOf("none", "quick", "full"),
+        fallback: "quick",
+      },
+      {
+        flags: "--parallel <number>",
+        description: "objects fetched at the same time",
+        parse: wholeNumber(1, 64),
+        fallback: 4,
+      },
+    ],
+    epilogue: "Examples:\n  walrust restore app -o restored.db -b s3://my-bucket/backups\n" +
+      "  walrust restore app -o then.db -b s3://my-bucket/backups --point-in-time 2026-01-15T10:30:00Z",
+    load: () => import("./command_restore.ts"),
+  },
+  {
+    name: "list",
+    summary: "list databases and the points they can be restored to",
+    arguments: [],
+    options: [],
+    epilogue: "Example:\n  walrust list -b s3://my-bucket/backups",
+    load: () => import("./command_list.ts"),
+  },
+  {
+    name: "demo",
+    summary: "watch a live database, kill everything, restore and prove it; no account needed",
+    arguments: [],
+    options: [
+      {
+        flags: "--seconds <seconds>",
+        description: "how long the writer runs",
+        parse: wholeNumber(6, 3600),
+        fallback: 10,
+      },
+      { flags: "--directory <directory>", description: "where everything is put (default: a new one)", parse: text },
+    ],
+    load: () => import("./command_demo.ts"),
+  },
+  {
+    name: "demo-writer",
+    summary: "the writer of the demo, a process of its own",
+    hidden: true,
+    arguments: [
+      { name: "<database>", description: "database to create" },
+      { name: "<log>", description: "log of begun and acknowledged commits" },
+    ],
+    options: [],
+    load: () => import("./demo_writer.ts"),
+  },
+];
+
+/** The whole command line of walrust. */
+export const program: ProgramSpec = {
+  name: "walrust",
+  version,
+  summary: "Continuous replication of SQLite databases to S3-compatible storage.",
+  shared: sharedOptions,
+  commands,
+  epilogue: [
+    "Environment:",
+    "  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE",
+    "  AWS_ENDPOINT_URL_S3, AWS_REGION (us-east-1), WALRUST_LOG (error, warn, info, debug, trace)",
+    "",
+    "Exit codes:",
+    "  0 success, 1 general, 2 configuration, 3 database, 4 storage, 5 integrity, 6 restore",
+  ].join("\n"),
+};

@@ -1,0 +1,20 @@
+/** The flags of `watch` and `snapshot` as options of the daemon. */
+import type { WatchOptions } from "../daemon/watch.ts";
+
+/** Parsed flags → options; a flag that the command does not have takes the documented default. */
+export function watchOptionsOf(options: Record<string, unknown>): WatchOptions {
+  const number = (name: string, fallback: number): number => {
+    const value = options[name];
+    return typeof value === "number" ? value : fallback;
+  };
+  return {
+    walSyncIntervalMs: number("walSyncInterval", 1000),
+    snapshotIntervalMs: number("snapshotInterval", 3_600_000),
+    onStartup: options.onStartup !== false,
+    checkpointIntervalMs: number("checkpointInterval", 60_000),
+    minCheckpointPages: number("minCheckpointPages", 1000),
+    walTruncateThresholdPages: number("walTruncateThreshold", 121_359),
+    stateDirectory: typeof options.stateDir === "string" ? options.stateDir : null,
+    waitForDatabase: options.wait === true,
+  };
+}

@@ -1,0 +1,155 @@
+/**
+ * `watch`: one engine per database, each driven by its own loop that only sleeps and calls `step()`.
+ */
+import { ConfigError, DatabaseError } from "../errors.ts";
+import { databaseName } from "../format/keys.ts";
+import { DatabaseEngine } from "../replication/engine.ts";
+import type { EngineEvent, EngineOptions } from "../replication/options.ts";
+import type { Log, Runtime } from "../runtime/types.ts";
+import type { ObjectStore } from "../storage/object_store.ts";
+import { limitUploads } from "./upload_limit.ts";
+import { type InstanceLock, lockInstance } from "./instance_lock.ts";
+import { SnapshotRequests } from "./snapshot_request.ts";
+
+/** How databases are watched. */
+export type WatchOptions = EngineOptions;
+
+/** What happens while watching. */
+export type WatchEvent = EngineEvent | { kind: "failed"; path: string; error: unknown };
+
+/** A database to watch. */
+export interface WatchedDatabase {
+  readonly path: string;
+  /** Name in the bucket; the file name without its extension when absent. */
+  readonly prefix?: string;
+}
+
+/** What {@linkcode watch} needs. */
+export interface WatchCall {
+  readonly databases: readonly WatchedDatabase[];
+  readonly store: ObjectStore;
+  /** Key prefix of all databases, empty or ending with `/`. */
+  readonly prefix: string;
+  readonly runtime: Runtime;
+  readonly options: WatchOptions;
+  readonly onEvent?: (event: WatchEvent) => void;
+  readonly log?: Log;
+  /** Stops: a final sync, then the end. */
+  readonly signal?: AbortSignal;
+  /** Names this process in the lock file. */
+  readonly holder?: string;
+}
+
+/** Uploads that run side by side over all databases. */
+const uploadsMax = 32;
+const stopLimitMs = 30_000;
+const busyIntervalMs = 50;
+const lockIntervalMs = 1000;
+
+/** Databases that stopped with an error, in the order they did. */
+export interface WatchResult {
+  readonly failures: readonly { path: string; error: unknown }[];
+}
+
+/**
+ * Replicates until `signal` aborts or every database has failed; one failing database does not stop the others.
+ * Throws `ConfigError` when two databases would share a name in the bucket.
+ */
+export async function watch(call: WatchCall): Promise<WatchResult> {
+  const roots = call.databases.map((database) => rootOf(call.prefix, database));
+  roots.forEach((root, i) => {
+    const other = roots.indexOf(root);
+    if (other === i) return;
+    const [a, b] = [call.databases[other].path, call.databases[i].path];
+    throw new ConfigError("same_prefix", `${a} and ${b} would both be stored as ${root}`, {
+      hint: "give one of them another name",
+      data: { root },
+    });
+  });
+  const store = limitUploads(call.store, uploadsMax);
+  const failures: { path: string; error: unknown }[] = [];
+  await Promise.all(call.databases.map(async (database, i) => {
+    try {
+      await watchOne(call, store, database.path, roots[i]);
+    } catch (error) {
+      failures.push({ path: database.path, error });
+      call.onEvent?.({ kind: "failed", path: database.path, error });
+    }
+  }));
+  return { failures };
+}
+
+/** Key prefix of one database. */
+export function rootOf(prefix: string, database: WatchedDatabase): string {
+  return `${prefix}${database.prefix ?? databaseName(database.path)}/`;
+}
+
+async function watchOne(call: WatchCall, store: ObjectStore, givenPath: string, root: string): Promise<void> {
+  const { runtime, options, signal } = call;
+  const path = await locate(call, givenPath);
+  if (path === null) return;
+  const emit = (event: EngineEvent): void => {
+    call.log?.("debug", event.kind, { ...event });
+    call.onEvent?.({ ...event, path: givenPath });
+  };
+  const engine = new DatabaseEngine({ path, root, store, runtime, options, emit });
+  const lock: InstanceLock = lockInstance(runtime, {
+    path: givenPath,
+    directory: engine.directory,
+    holder: call.holder ?? "walrust",
+  });
+  try {
+    const requests = new SnapshotRequests({ runtime, directory: engine.directory, engine });
+    await drive(engine, requests, call, signal);
+    await engine.stop(stopLimitMs);
+  } finally {
+    lock.release();
+  }
+}
+
+/** Absolute path without links; waits for the file where that is asked for. `null` when stopped before it came. */
+async function locate(call: WatchCall, path: string): Promise<string | null> {
+  const { files, clock } = call.runtime;
+  for (let waited = false;; waited = true) {
+    if (call.signal?.aborted) return null;
+    if (files.stat(path) !== null) return files.realPath(path);
+    if (!call.options.waitForDatabase) {
+      throw new DatabaseError("missing", `${path} does not exist`, {
+        hint: "check the path, or pass --wait to wait until the application creates it",
+        data: { path },
+      });
+    }
+    if (!waited) call.onEvent?.({ kind: "waiting", path, reason: "the database does not exist yet" });
+    await pause(clock.sleep(lockIntervalMs, call.signal), call.signal);
+  }
+}
+
+async function drive(
+  engine: DatabaseEngine,
+  requests: SnapshotRequests,
+  call: WatchCall,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { clock, random } = call.runtime;
+  // Spread the polls of many databases over the interval.
+  if (call.databases.length > 1) {
+    await pause(clock.sleep(random.number() * call.options.walSyncIntervalMs, signal), signal);
+  }
+  while (!signal?.aborted) {
+    const begun = clock.monotonic();
+    requests.poll();
+    const wait = await engine.step();
+    const spent = clock.monotonic() - begun;
+    const rest = Math.max(0, (engine.busy ? Math.min(wait, busyIntervalMs) : wait) - spent);
+    await pause(clock.sleep(rest, signal), signal);
+  }
+}
+
+/** Awaits a sleep that may be cut short by the stop signal. */
+async function pause(sleeping: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  try {
+    await sleeping;
+  } catch (error) {
+    if (!signal?.aborted) throw error;
+  }
+}

@@ -1,0 +1,221 @@
+/** The file a restore builds: written beside the output under a temporary name, proven, then put in its place whole. */
+import { ConfigError, IntegrityError, RestoreError, WalrustError } from "../errors.ts";
+import { parseSqliteHeader } from "../format/sqlite_header.ts";
+import type { Files, NewSha256, OpenFile, Random } from "../runtime/types.ts";
+import type { ChangesetSink, VerifiedChangeset } from "./walk.ts";
+
+/** Files that SQLite would read together with a database. */
+export const sidecarSuffixes = ["-wal", "-shm", "-journal"] as const;
+
+/** Bytes hashed or read at once. */
+const readSize = 1024 * 1024;
+
+/** A database image under construction. */
+export class ImageFile implements ChangesetSink {
+  /** Path of the temporary file. */
+  readonly path: string;
+  readonly #files: Files;
+  readonly #sha256: NewSha256;
+  #file: OpenFile | null;
+  #pageSize = 0;
+  #pageCount = 0;
+  /** Highest page ever written, so that what lies beyond an end is cut off. */
+  #written = 0;
+
+  constructor(options: { files: Files; sha256: NewSha256; random: Random; outputPath: string }) {
+    this.#files = options.files;
+    this.#sha256 = options.sha256;
+    this.path = `${options.outputPath}.tmp-${hex(options.random.bytes(8))}`;
+    this.#file = io(() => options.files.open(this.path, "exclusive"), options.outputPath);
+  }
+
+  /** Starts over. */
+  reset(): void {
+    io(() => this.#open().truncate(0), this.path);
+    this.#pageSize = this.#pageCount = this.#written = 0;
+  }
+
+  pages(first: number, bytes: Uint8Array, pageSize: number): void {
+    this.#pageSize = pageSize;
+    io(() => this.#open().write(bytes, (first - 1) * pageSize), this.path);
+    this.#written = Math.max(this.#written, first - 1 + bytes.length / pageSize);
+  }
+
+  end(changeset: VerifiedChangeset): void {
+    this.#pageCount = changeset.pageCount;
+    this.#pageSize = changeset.header.pageSize;
+    // Pages beyond the end must not come back when the database grows again.
+    if (this.#written > this.#pageCount) this.#resize();
+  }
+
+  imageDigest(): Uint8Array {
+    this.#resize();
+    const hash = this.#sha256();
+    const size = this.#pageCount * this.#pageSize;
+    const buffer = new Uint8Array(Math.min(readSize, size));
+    for (let at = 0; at < size;) {
+      const length = io(() => this.#open().read(buffer.subarray(0, Math.min(buffer.length, size - at)), at), this.path);
+      if (length === 0) throw shortRead(this.path);
+      hash.update(buffer.subarray(0, length));
+      at += length;
+    }
+    return hash.digest();
+  }
+
+  /** Sets the size, checks the database header against it and forces everything to the disk. */
+  finish(): void {
+    this.#resize();
+    const file = this.#open();
+    const size = this.#pageCount * this.#pageSize;
+    if (io(() => file.stat().size, this.path) !== size) throw shortRead(this.path);
+    const bytes = new Uint8Array(100);
+    if (io(() => file.read(bytes, 0), this.path) !== bytes.length) throw shortRead(this.path);
+    const header = parseSqliteHeader(bytes);
+    if (typeof header === "string") throw unsound(`its header is not that of a SQLite database (${header})`);
+    if (header.pageSize !== this.#pageSize) {
+      throw unsound(`its header says page size ${header.pageSize}, the changesets ${this.#pageSize}`);
+    }
+    // The count in the header is valid only while these two agree (SQLite file format, §1.3.8).
+    if (header.versionValidFor === header.changeCounter && header.pageCount !== this.#pageCount) {
+      throw unsound(`its header says ${header.pageCount} pages, the last changeset ${this.#pageCount}`);
+    }
+    io(() => file.sync(), this.path);
+    this.close();
+  }
+
+  /** Closes the file; it stays on disk. */
+  close(): void {
+    this.#file?.close();
+    this.#file = null;
+  }
+
+  /** Removes the temporary file and what SQLite may have put beside it. */
+  remove(): void {
+    this.close();
+    for (const suffix of ["", ...sidecarSuffixes]) this.#files.remove(this.path + suffix);
+  }
+
+  #resize(): void {
+    io(() => this.#open().truncate(this.#pageCount * this.#pageSize), this.path);
+    this.#written = this.#pageCount;
+  }
+
+  #open(): OpenFile {
+    if (this.#file === null) throw new Error("assertion failed: the image is closed");
+    return this.#file;
+  }
+}
+
+/** Throws when something stands where the output goes, also a stale sidecar that SQLite would replay onto it. */
+export function checkOutput(files: Files, outputPath: string, force: boolean): void {
+  const directory = directoryOf(outputPath);
+  if (files.stat(directory)?.type !== "directory") {
+    throw new ConfigError("output_directory", `the directory ${directory} does not exist`, {
+      hint: "Create it first.",
+    });
+  }
+  const found = ["", ...sidecarSuffixes].filter((suffix) => files.stat(outputPath + suffix) !== null);
+  for (const suffix of found) {
+    if (files.stat(outputPath + suffix)!.type === "file") continue;
+    throw new ConfigError("output_not_file", `${outputPath + suffix} is not a file`, {
+      hint: "Choose another output.",
+    });
+  }
+  if (found.length === 0 || force) return;
+  throw new RestoreError("output_exists", `${found.map((suffix) => outputPath + suffix).join(", ")} exists already`, {
+    hint: "Choose another output, or use --force: it moves the old files aside.",
+    data: { outputPath },
+  });
+}
+
+/**
+ * Gives the proven image its name and forces it to the disk. What stood there is moved aside first.
+ * Returns the command that undoes the move, or null when nothing was moved.
+ */
+export function installImage(
+  files: Files,
+  image: ImageFile,
+  outputPath: string,
+  force: boolean,
+  random: Random,
+): string | null {
+  checkOutput(files, outputPath, force);
+  const backup = `${outputPath}.bak-${hex(random.bytes(4))}`;
+  const moved: string[] = [];
+  // The database first: without it its sidecars are harmless, while a database without its WAL lacks commits.
+  for (const suffix of ["", ...sidecarSuffixes]) {
+    if (files.stat(outputPath + suffix) === null) continue;
+    files.rename(outputPath + suffix, backup + suffix);
+    moved.push(suffix);
+  }
+  try {
+    linkInto(files, image.path, outputPath);
+  } catch (error) {
+    for (const suffix of moved) files.rename(backup + suffix, outputPath + suffix);
+    throw error;
+  }
+  files.syncDirectory(directoryOf(outputPath));
+  if (moved.length === 0) return null;
+  return moved.map((suffix) => `mv ${shellQuoted(backup + suffix)} ${shellQuoted(outputPath + suffix)}`).join(" && ");
+}
+
+/** A link refuses an existing name in the same step; file systems without links get a rename. */
+function linkInto(files: Files, from: string, to: string): void {
+  try {
+    files.link(from, to);
+    files.remove(from);
+  } catch (error) {
+    const code = systemCode(error);
+    if (code === "EEXIST" || files.stat(to) !== null) {
+      throw new RestoreError("output_exists", `${to} appeared while restoring`, { cause: error });
+    }
+    if (!["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EACCES"].includes(code)) throw error;
+    files.rename(from, to);
+  }
+}
+
+/** Directory part of a path, `.` when it has none. */
+export function directoryOf(path: string): string {
+  const slash = path.lastIndexOf("/");
+  return slash < 0 ? "." : slash === 0 ? "/" : path.slice(0, slash);
+}
+
+function shortRead(path: string): RestoreError {
+  return new RestoreError("output_short", `${path} is shorter than what was written to it`, {
+    hint: "The disk or file system loses data; restore to another one.",
+  });
+}
+
+/** The restored image is not a sound database, although every changeset was as published. */
+export function unsound(reason: string, findings: string[] = []): IntegrityError {
+  return new IntegrityError("image_unsound", `the restored image is not a sound database: ${reason}`, {
+    hint: "The fault lies in what was published; try an older point (--seq), see walrust list.",
+    data: { findings },
+  });
+}
+
+/** Runs file calls, turning the system's errors into ours. */
+function io<T>(call: () => T, path: string): T {
+  try {
+    return call();
+  } catch (error) {
+    if (error instanceof WalrustError || systemCode(error) === "") throw error;
+    if (systemCode(error) === "ENOSPC" || systemCode(error) === "EDQUOT") {
+      throw new RestoreError("no_space", `no space is left while writing ${path}`, { cause: error });
+    }
+    const message = error instanceof Error ? error.message : String(error);
+    throw new RestoreError("output_failed", `cannot write ${path}: ${message}`, { cause: error });
+  }
+}
+
+function systemCode(error: unknown): string {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
+}
+
+function hex(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function shellQuoted(text: string): string {
+  return /^[\w./:=@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}

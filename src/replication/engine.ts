@@ -1,0 +1,530 @@
+/**
+ * Replication of one database: one `step()` after another, driven from outside; it sleeps nowhere for long.
+ *
+ * closed → (open: pin, resume or new lineage, difference) → live ⇄ idle (nothing held open) → stopped
+ */
+import { assert, DatabaseError, IntegrityError, RestoreError, WalrustError } from "../errors.ts";
+import { hexOf } from "../format/bytes.ts";
+import { renderKey } from "../format/keys.ts";
+import type { FileStat, Runtime, Sqlite } from "../runtime/types.ts";
+import type { ObjectStore } from "../storage/object_store.ts";
+import { type ImageAt, lookAtWal, readWalHeader, sameLog, takeImage } from "./capture.ts";
+import { differingPages } from "./difference.ts";
+import { readSmallFile, removeJournal } from "./journal.ts";
+import { claimLineage } from "./lineage.ts";
+import { LiveDatabase } from "./live_database.ts";
+import type { EngineEvent, EngineOptions } from "./options.ts";
+import { PageIndex } from "./page_index.ts";
+import { type Resumed, resumeLineage } from "./resume.ts";
+import { Rollover } from "./rollover.ts";
+import { hashImage } from "./snapshot.ts";
+import { type SnapshotDone, SnapshotTask } from "./snapshot_task.ts";
+import { Spool } from "./spool.ts";
+import { Stream } from "./stream.ts";
+
+/** Databases up to this size, in bytes, are not held open while they are quiet. */
+const idleSizeMax = 256 * 1024 * 1024;
+const quietMs = 2000;
+const fullLookIntervalMs = 60_000;
+const journalIntervalMs = 30_000;
+const batchSizeDefault = 64 * 1024 * 1024;
+const waitsMax = 20;
+const lookSlackMs = 5;
+const retryFirstMs = 250;
+const retryMaxMs = 30_000;
+const firstPutAttemptsMax = 3;
+
+/** What an engine is made of. */
+export interface EngineParts {
+  /** Absolute path of the database. */
+  readonly path: string;
+  /** Key prefix of the database in the store, with its trailing `/`. */
+  readonly root: string;
+  readonly store: ObjectStore;
+  readonly runtime: Runtime;
+  readonly options: EngineOptions;
+  readonly emit: (event: EngineEvent) => void;
+}
+
+/** A reason to compare the database with the index; `pages` are candidates beside those that the WAL names. */
+interface Doubt {
+  readonly reason: string;
+  readonly since?: NonNullable<Resumed["journal"]["position"]>;
+  readonly pages?: ReadonlySet<number>;
+}
+
+interface Quiet {
+  readonly database: FileStat | null;
+  readonly wal: FileStat | null;
+}
+
+/** See the top of this file. */
+export class DatabaseEngine {
+  readonly #parts: EngineParts;
+  readonly #sqlite: Sqlite;
+  /** Where journal, index and spool of this database are. */
+  readonly directory: string;
+  #live: LiveDatabase | null = null;
+  #stream: Stream | null = null;
+  #task: SnapshotTask | null = null;
+  #rollover: Rollover | null = null;
+  #doubt: Doubt | null = null;
+  #idle: Quiet | null = null;
+  #waiting = false;
+  #waits = 0;
+  #failures = 0;
+  #retryAt = 0;
+  #firstPutAttempts = 0;
+  #lastFullLook = 0;
+  #nextLook = 0;
+  #lastJournal = 0;
+  #startupSnapshot: boolean;
+  #requests: { resolve: (done: SnapshotDone) => void; reject: (error: unknown) => void }[] = [];
+  #stopped = false;
+
+  /** Throws `DatabaseError` where the runtime's SQLite is missing or older than 3.51. */
+  constructor(parts: EngineParts) {
+    const { sqlite } = parts.runtime;
+    if (sqlite === null || sqlite.version[0] * 1000 + sqlite.version[1] < 3051) {
+      throw new DatabaseError("no_sqlite", "this runtime has no built-in SQLite of version 3.51 or newer", {
+        hint: "use Node 24, Deno 2.9 or Bun 1.4, or newer",
+        data: { version: sqlite?.version.join(".") ?? null },
+      });
+    }
+    this.#sqlite = sqlite;
+    this.#parts = parts;
+    this.directory = stateDirectoryOf(parts.path, parts.options.stateDirectory);
+    this.#startupSnapshot = parts.options.onStartup;
+  }
+
+  /** Does what there is to do; returns after how many milliseconds it wants to be called again. */
+  async step(): Promise<number> {
+    const { clock } = this.#parts.runtime;
+    const interval = this.#parts.options.walSyncIntervalMs;
+    if (this.#stopped) return Infinity;
+    if (this.#retryAt > clock.monotonic()) return this.#retryAt - clock.monotonic();
+    try {
+      if (this.#stream === null) {
+        if (!await this.#open()) return interval;
+      } else if (this.#live === null && !this.#wake()) return interval;
+      await this.#liveStep();
+      this.#failures = 0;
+      return interval;
+    } catch (error) {
+      return await this.#recover(error);
+    }
+  }
+
+  /** Resolves when the object that is being uploaded is confirmed or failed. */
+  settled(): Promise<void> {
+    return this.#stream?.publisher.settled() ?? Promise.resolve();
+  }
+
+  /** True when something is under way that another step can bring forward at once. */
+  get busy(): boolean {
+    return this.#stream !== null &&
+      (!this.#stream.publisher.idle || this.#doubt !== null || this.#task?.active === true ||
+        this.#rollover?.pending === true);
+  }
+
+  /** Takes a snapshot as soon as possible. */
+  requestSnapshot(): Promise<SnapshotDone> {
+    return new Promise((resolve, reject) => this.#requests.push({ resolve, reject }));
+  }
+
+  /** Publishes what is committed, for `limitMs` at most, then closes. What is left stays in the WAL and the spool. */
+  async stop(limitMs: number): Promise<void> {
+    const { clock } = this.#parts.runtime;
+    const deadline = clock.monotonic() + limitMs;
+    try {
+      while (this.#stream !== null && clock.monotonic() < deadline) {
+        if (this.#live === null && !this.#wake()) break;
+        this.#nextLook = 0;
+        await this.#liveStep();
+        const firstSnapshot = this.#stream.snapshot.seq === 0n;
+        if (!firstSnapshot && this.#doubt === null && this.#stream.publisher.idle && !this.#behind()) break;
+        await Promise.race([this.settled(), clock.sleep(50)]);
+        await clock.sleep(1);
+      }
+    } finally {
+      const seq = this.#stream?.published.seq ?? 0n;
+      await this.#close("stopped");
+      this.#stopped = true;
+      for (const { reject } of this.#requests.splice(0)) {
+        reject(new RestoreError("stopped", "walrust stopped before the snapshot was complete"));
+      }
+      this.#parts.emit({ kind: "stopped", path: this.#parts.path, seq });
+    }
+  }
+
+  #behind(): boolean {
+    return this.#live !== null && lookAtWal(this.#live, this.#stream!.position, 1).kind !== "none";
+  }
+
+  /** Opens and pins; false when the database is not there and we wait for it. */
+  #openLive(): boolean {
+    const { path, runtime, options, emit } = this.#parts;
+    try {
+      this.#live = LiveDatabase.open(path, runtime.files, this.#sqlite);
+    } catch (error) {
+      const absent = error instanceof DatabaseError && ["missing", "empty", "not_wal"].includes(error.code);
+      if (!absent || (this.#stream === null && (!options.waitForDatabase || error.code === "not_wal"))) throw error;
+      if (!this.#waiting) emit({ kind: "waiting", path, reason: error.message });
+      this.#waiting = true;
+      return false;
+    }
+    this.#waiting = false;
+    this.#idle = null;
+    this.#lastFullLook = runtime.clock.monotonic();
+    return true;
+  }
+
+  async #open(): Promise<boolean> {
+    if (this.#live === null && !this.#openLive()) return false;
+    const live = this.#live!;
+    const { root, store, runtime, emit, path } = this.#parts;
+    runtime.files.makeDirectory(this.directory);
+    const spool = new Spool(runtime.files, `${this.directory}/spool`);
+    const destination = `${store.location}/${root}`;
+    const machine = machineName(runtime);
+    const resumed = await resumeLineage({
+      store,
+      root,
+      destination,
+      directory: this.directory,
+      files: runtime.files,
+      sha256: runtime.sha256,
+      spool,
+      machine,
+      pageSize: live.pageSize,
+    });
+    const shared = { path, root, destination, directory: this.directory, machine, store, runtime, spool, emit };
+    if ("reason" in resumed) {
+      if (this.#firstPutAttempts > 0) throw takenOver(root, resumed.reason);
+      await this.#beginLineage(live, shared, resumed.reason, resumed.expected);
+    } else {
+      this.#continueLineage(live, shared, resumed);
+    }
+    this.#rollover = new Rollover({
+      live,
+      stream: this.#stream!,
+      options: this.#parts.options,
+      clock: runtime.clock,
+      emit,
+    });
+    return true;
+  }
+
+  #continueLineage(live: LiveDatabase, shared: Omit<Stream["parts"], "lineage" | "index">, resumed: Resumed): void {
+    const { journal, published } = resumed;
+    const { path, emit } = this.#parts;
+    const stream = new Stream({ ...shared, lineage: journal.lineage, index: resumed.index }, published);
+    stream.snapshotComplete(journal.snapshotSeq, journal.snapshotMs);
+    emit({
+      kind: "started",
+      path,
+      destination: shared.destination,
+      lineage: journal.lineage,
+      seq: published.seq,
+    });
+    const replaced = journal.device !== live.identity.device || journal.inode !== live.identity.inode;
+    if (replaced) emit({ kind: "database_replaced", path });
+    for (const sealed of resumed.spooled) stream.adopt(sealed);
+    const since = replaced ? null : journal.position;
+    this.#doubt = { reason: "resume", pages: resumed.pages, ...(since === null ? {} : { since }) };
+    this.#stream = stream;
+    this.#task = new SnapshotTask({ live, stream, runtime: this.#parts.runtime, emit });
+  }
+
+  async #beginLineage(
+    live: LiveDatabase,
+    shared: Omit<Stream["parts"], "lineage" | "index">,
+    reason: string,
+    expected: boolean,
+  ): Promise<void> {
+    const { store, root, runtime, path, emit } = this.#parts;
+    const pin = live.addPin();
+    const taken = await this.#image();
+    const lineage = newLineageId(runtime.random.bytes(16));
+    const createdMs = runtime.clock.now();
+    const { parentSeq } = await claimLineage(store, root, { lineage, createdMs, pageSize: live.pageSize });
+    shared.spool.clear();
+    removeJournal(runtime.files, this.directory);
+    const index = PageIndex.create(runtime.files, `${this.directory}/pages.idx`, {
+      lineage,
+      pageSize: live.pageSize,
+      random: runtime.random,
+      sha256: runtime.sha256,
+    });
+    const { image } = taken;
+    const rawHash = await hashImage(image, { sha256: runtime.sha256, clock: runtime.clock, index });
+    const seq = parentSeq + 1n;
+    const stream = new Stream({ ...shared, lineage, index }, {
+      seq,
+      chain: rawHash,
+      createdMs,
+      pageCount: image.pageCount,
+    });
+    stream.moveTo(taken.end);
+    this.#stream = stream;
+    this.#task = new SnapshotTask({ live, stream, runtime, emit });
+    this.#startupSnapshot = false;
+    emit({ kind: "started", path, destination: shared.destination, lineage, seq });
+    if (!expected || parentSeq > 0n) emit({ kind: "new_lineage", path, lineage, reason });
+    const key = renderKey(root, { kind: "snapshot", lineage, seq });
+    this.#task.beginFirst({ key, seq, prevChecksum: 0n, createdMs, rawHash, pageCount: image.pageCount, image, pin });
+  }
+
+  /** The image at the last commit; tries again when the log is restarted under it. */
+  async #image(since?: Doubt["since"]): Promise<ImageAt> {
+    const from = since === undefined ? undefined : {
+      header: since,
+      state: { frames: since.frames, checksum1: since.checksum1, checksum2: since.checksum2 },
+    };
+    for (let attempt = 0; attempt < 100; attempt++) {
+      const taken = takeImage(this.#live!, from === undefined ? {} : { since: from });
+      if (taken !== null) return taken;
+      await this.#parts.runtime.clock.sleep(5);
+    }
+    throw new DatabaseError("unsteady", `the WAL of ${this.#parts.path} does not stand still for a read`);
+  }
+
+  async #liveStep(): Promise<void> {
+    const live = this.#live!;
+    const stream = this.#stream!;
+    const before = this.#look(live);
+    const place = live.filesInPlace();
+    if (place !== "same") return await this.#reopen(place);
+    stream.publisher.send();
+    let quiet = false;
+    if (stream.publisher.idle) {
+      if (this.#doubt !== null) await this.#resolve(this.#doubt);
+      else if (this.#lookDue()) quiet = this.#capture(live, stream);
+    }
+    await this.#snapshotStep(stream);
+    if (this.#task!.active) {
+      const wal = stream.position?.state.frames ?? 0;
+      const tooLong = wal >= this.#parts.options.walTruncateThresholdPages && stream.snapshot.seq > 0n;
+      if (tooLong) await this.#task!.abandon("the WAL grew too large while the snapshot was uploaded");
+    } else if (this.#doubt === null) {
+      await this.#rollover!.step();
+    }
+    const now = this.#parts.runtime.clock.monotonic();
+    if (now - this.#lastJournal >= journalIntervalMs) this.#writeJournal();
+    if (quiet) await this.#idleWhenQuiet(before);
+  }
+
+  /** One look per interval, however often we are called: each look that finds something costs a PUT. */
+  #lookDue(): boolean {
+    const now = this.#parts.runtime.clock.monotonic();
+    const interval = this.#parts.options.walSyncIntervalMs;
+    if (now + lookSlackMs < this.#nextLook) return false;
+    this.#nextLook = this.#nextLook + interval > now ? this.#nextLook + interval : now + interval;
+    return true;
+  }
+
+  /** Seals what was committed; true when there was nothing. */
+  #capture(live: LiveDatabase, stream: Stream): boolean {
+    const look = lookAtWal(live, stream.position, this.#parts.options.batchSizeMax ?? batchSizeDefault);
+    this.#waits = look.kind === "wait" ? this.#waits + 1 : 0;
+    if (look.kind === "doubt") this.#doubt = { reason: look.reason };
+    else if (this.#waits > waitsMax) this.#doubt = { reason: "the WAL does not settle" };
+    else if (look.kind === "batch") {
+      if (stream.accepts(look.batch, live.pageSize)) stream.sealBatch(live, look.batch, false);
+      else this.#doubt = { reason: "the database grew by pages that are not in the WAL" };
+    }
+    return look.kind === "none";
+  }
+
+  /** Publishes the pages of the last commit that differ from what the bucket holds. */
+  async #resolve(doubt: Doubt): Promise<void> {
+    const stream = this.#stream!;
+    const { runtime, emit, path } = this.#parts;
+    const { image, end, changed } = await this.#image(doubt.since);
+    const candidates = changed === null ? null : new Set([...changed, ...(doubt.pages ?? [])]);
+    const { pageCount } = stream.published;
+    const pgnos = await differingPages(image, stream.parts.index, pageCount, candidates, runtime.clock);
+    this.#doubt = null;
+    if (pgnos.length === 0 && image.pageCount === pageCount) stream.moveTo(end);
+    else stream.sealImagePages(image, pgnos, end);
+    emit({ kind: "difference", path, reason: doubt.reason, pages: pgnos.length, seq: stream.sealed.seq });
+  }
+
+  async #snapshotStep(stream: Stream): Promise<void> {
+    const task = this.#task!;
+    const { clock } = this.#parts.runtime;
+    const { snapshotIntervalMs } = this.#parts.options;
+    const done = await task.step();
+    if (done !== null) {
+      const { seq, bytes, durationMs, checksum } = done;
+      this.#parts.emit({ kind: "snapshot", path: this.#parts.path, seq, bytes, durationMs, checksum });
+      this.#writeJournal();
+      for (const { resolve } of this.#requests.splice(0)) resolve(done);
+    }
+    if (task.active || !task.ready || this.#doubt !== null || this.#rollover?.pending === true) return;
+    const changed = stream.published.seq !== stream.snapshot.seq;
+    const scheduled = snapshotIntervalMs > 0 && clock.now() - stream.snapshot.createdMs >= snapshotIntervalMs;
+    if (this.#requests.length > 0 || (changed && (scheduled || this.#startupSnapshot))) {
+      this.#startupSnapshot = false;
+      task.begin();
+      await task.step();
+    } else if (!changed && stream.publisher.idle) this.#startupSnapshot = false;
+  }
+
+  #look(live: { path: string }): Quiet {
+    const { files } = this.#parts.runtime;
+    return { database: files.stat(live.path), wal: files.stat(`${live.path}-wal`) };
+  }
+
+  /** Lets go of a small database that has not changed for a while: what we saw before the look is the baseline. */
+  async #idleWhenQuiet(seen: Quiet): Promise<void> {
+    const stream = this.#stream!;
+    const { clock } = this.#parts.runtime;
+    const newest = Math.max(...[seen.database, seen.wal].map((stat) => Number((stat?.mtimeNs ?? 0n) / 1_000_000n)));
+    const size = stream.published.pageCount * this.#live!.pageSize;
+    if (this.busy || this.#requests.length > 0 || size > idleSizeMax || clock.now() - newest < quietMs) return;
+    if (stream.snapshot.seq === 0n) return;
+    await this.#closeLive("idle");
+    this.#idle = seen;
+  }
+
+  /** Opens again an idle or lost database when something changed or a full look is due; false: nothing to do. */
+  #wake(): boolean {
+    const { path, runtime } = this.#parts;
+    const idle = this.#idle;
+    if (idle !== null && this.#requests.length === 0) {
+      const now = this.#look({ path });
+      const due = runtime.clock.monotonic() - this.#lastFullLook >= fullLookIntervalMs;
+      if (!due && sameStat(idle.database, now.database) && sameStat(idle.wal, now.wal)) return false;
+    }
+    if (!this.#openLive()) return false;
+    const live = this.#live!;
+    const stream = this.#stream!;
+    if (live.pageSize !== stream.parts.index.pageSize) {
+      this.#forget();
+      return false;
+    }
+    const header = readWalHeader(live);
+    const { position } = stream;
+    const continues = position === null
+      ? header === null && sameStat(idle?.database ?? null, this.#look({ path }).database)
+      : header !== null && sameLog(position.header, header);
+    if (!continues) this.#doubt ??= { reason: "the WAL was replaced while the database was not held open" };
+    const { options, emit } = this.#parts;
+    this.#task = new SnapshotTask({ live, stream, runtime, emit });
+    this.#rollover = new Rollover({ live, stream, options, clock: runtime.clock, emit });
+    return true;
+  }
+
+  /** The file or its WAL is another one: everything is compared. */
+  async #reopen(place: "database" | "wal"): Promise<void> {
+    const { path, emit } = this.#parts;
+    if (place === "database") emit({ kind: "database_replaced", path });
+    await this.#closeLive(`the ${place} file was replaced`);
+    if (this.#stream!.snapshot.seq === 0n) this.#forget();
+    else this.#doubt = { reason: place === "database" ? "the database file was replaced" : "the WAL was replaced" };
+  }
+
+  #writeJournal(): void {
+    this.#lastJournal = this.#parts.runtime.clock.monotonic();
+    this.#stream!.writeJournal(this.#live!.identity, this.#stream!.parts.index.pageSize);
+  }
+
+  /** Lets go of files and connections; what is still under way is made durable first. */
+  async #closeLive(reason: string): Promise<void> {
+    const live = this.#live;
+    if (live === null) return;
+    await this.#task?.abandon(reason);
+    try {
+      this.#stream?.publisher.spoolAll();
+      if (this.#stream !== null) this.#writeJournal();
+    } finally {
+      this.#live = null;
+      this.#task = null;
+      this.#rollover = null;
+      live.close();
+    }
+  }
+
+  /** Drops what we know, to begin again from journal and bucket. */
+  #forget(): void {
+    this.#live?.close();
+    this.#live = null;
+    this.#task = null;
+    this.#rollover = null;
+    this.#stream?.parts.index.close();
+    this.#stream = null;
+    this.#doubt = null;
+    this.#idle = null;
+  }
+
+  async #close(reason: string): Promise<void> {
+    try {
+      await this.#closeLive(reason);
+    } finally {
+      this.#forget();
+    }
+  }
+
+  /** Decides what an error means: the end of this engine, or a new start from journal and bucket after a pause. */
+  async #recover(error: unknown): Promise<number> {
+    const started = this.#stream !== null;
+    const { clock } = this.#parts.runtime;
+    const firstPut = started && isFenced(error) && !this.#stream!.confirmedAny;
+    if (firstPut && this.#firstPutAttempts < firstPutAttemptsMax) this.#firstPutAttempts++;
+    else if (!started || !isTransient(error)) {
+      await this.#close("failed").catch(() => undefined);
+      this.#stopped = true;
+      for (const { reject } of this.#requests.splice(0)) reject(error);
+      throw error;
+    }
+    await this.#task?.abandon("error").catch(() => undefined);
+    this.#forget();
+    const retryMs = Math.min(retryMaxMs, retryFirstMs * 2 ** this.#failures++);
+    this.#retryAt = clock.monotonic() + retryMs;
+    this.#parts.emit({ kind: "sync_failed", path: this.#parts.path, error, retryMs });
+    return retryMs;
+  }
+}
+
+function isFenced(error: unknown): boolean {
+  return error instanceof IntegrityError && error.code === "fenced";
+}
+
+/** Disk, SQLite and network trouble pass; integrity and our own bugs do not. */
+function isTransient(error: unknown): boolean {
+  if (error instanceof WalrustError) return error.kind === "database" || error.kind === "storage";
+  return error instanceof Error && typeof (error as { code?: unknown }).code === "string";
+}
+
+function takenOver(root: string, reason: string): IntegrityError {
+  return new IntegrityError("fenced", `another writer published to ${root}: ${reason}`, {
+    hint: "only one walrust may write to a prefix: stop the other one, then start this one again",
+    data: { root, reason },
+  });
+}
+
+function sameStat(a: FileStat | null, b: FileStat | null): boolean {
+  if (a === null || b === null) return a === b;
+  return a.size === b.size && a.mtimeNs === b.mtimeNs && a.inode === b.inode && a.device === b.device;
+}
+
+/** `.walrust-<file name>/` beside the database, or below the directory given. */
+export function stateDirectoryOf(path: string, stateDirectory: string | null): string {
+  const slash = path.lastIndexOf("/");
+  const name = `.walrust-${path.slice(slash + 1)}`;
+  return stateDirectory === null ? `${path.slice(0, slash)}/${name}` : `${stateDirectory}/${name}`;
+}
+
+/** UUID version 4 as 32 hex digits. */
+function newLineageId(bytes: Uint8Array): string {
+  assert(bytes.length === 16, "a UUID has 16 bytes");
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  return hexOf(bytes);
+}
+
+function machineName(runtime: Runtime): string {
+  const bytes = readSmallFile(runtime.files, "/etc/machine-id", 256);
+  return bytes === null ? "" : new TextDecoder().decode(bytes).trim();
+}

@@ -1,0 +1,67 @@
+/**
+ * A consistent image of a pinned database: the file overlaid with the newest committed frame of each page.
+ *
+ * Why nothing can change under it while its pin lives: a pin on a frame stops backfill beyond that frame and any
+ * restart of the WAL; a pin on read mark 0 stops all backfill, and allows one restart of a WAL that was already
+ * copied into the file, in which case the image uses the file alone.
+ */
+import { DatabaseError } from "../errors.ts";
+import { walFrameHeaderSize, walFrameOffset } from "../format/wal.ts";
+import type { LiveDatabase } from "./live_database.ts";
+
+/** Pages 1..pageCount of one commit. */
+export class Image {
+  /** Bytes. */
+  readonly pageSize: number;
+  readonly pageCount: number;
+  readonly #live: LiveDatabase;
+  readonly #frames: ReadonlyMap<number, number>;
+
+  /** `frames` maps pgno to the 0-based WAL frame with its newest content; pages not in it are in the file. */
+  constructor(live: LiveDatabase, pageCount: number, frames: ReadonlyMap<number, number>) {
+    this.pageSize = live.pageSize;
+    this.pageCount = pageCount;
+    this.#live = live;
+    this.#frames = frames;
+  }
+
+  /** Fills `into` with `count` pages from `first` on. Throws `DatabaseError` when a page cannot be read whole. */
+  read(first: number, count: number, into: Uint8Array): void {
+    const { pageSize } = this;
+    const start = (first - 1) * pageSize;
+    const length = count * pageSize;
+    const inFile = Math.max(0, Math.min(length, this.#live.file.stat().size - start));
+    if (inFile > 0) readWhole(this.#live, "file", into.subarray(0, inFile), start);
+    // A page that was allocated and freed before it was ever written lies beyond the file: SQLite reads zeros too.
+    into.fill(0, inFile, length);
+    if (this.#frames.size === 0) return;
+    for (let page = 0; page < count; page++) {
+      const frame = this.#frames.get(first + page);
+      if (frame === undefined) continue;
+      readFrame(this.#live, frame, into.subarray(page * pageSize, (page + 1) * pageSize));
+    }
+  }
+}
+
+/** Reads the page of one WAL frame. */
+export function readFrame(live: LiveDatabase, frame: number, into: Uint8Array): void {
+  readWhole(live, "wal", into, walFrameOffset(live.pageSize, frame) + walFrameHeaderSize);
+}
+
+/** Reads exactly `into.length` bytes; tries twice, then fails: a short read must never become a page of zeros. */
+export function readWhole(live: LiveDatabase, which: "file" | "wal", into: Uint8Array, position: number): void {
+  const file = live[which];
+  let failure: unknown;
+  for (let attempt = 0; attempt < 2; attempt++) {
+    try {
+      if (file.read(into, position) === into.length) return;
+    } catch (error) {
+      failure = error;
+    }
+  }
+  throw new DatabaseError("short_read", `${file.path}: ${into.length} bytes at offset ${position} cannot be read`, {
+    hint: "check the disk",
+    data: { path: file.path, offset: position, length: into.length },
+    cause: failure,
+  });
+}

@@ -1,0 +1,111 @@
+/**
+ * The journal: what was published when it was last written, so that a restart compares instead of uploading.
+ * Two lines of text: JSON, then the SHA-256 of the first line in hex. Anything else is a lost journal.
+ * Written as temp, fsync, rename, fsync of the directory; always after the page index it describes.
+ */
+import type { Files, NewSha256, OpenFile } from "../runtime/types.ts";
+import { hexOf } from "../format/bytes.ts";
+
+/** Where in the WAL the published history ends. */
+export interface JournalPosition {
+  readonly salt1: number;
+  readonly salt2: number;
+  /** Frames published. */
+  readonly frames: number;
+  /** Running checksum of the last one. */
+  readonly checksum1: number;
+  readonly checksum2: number;
+}
+
+/** See capture.md, "What is on disk". */
+export interface Journal {
+  /** `location` of the store and the key prefix of the database. */
+  readonly destination: string;
+  readonly lineage: string;
+  /** Newest published seq. */
+  readonly seq: bigint;
+  /** Chain value after it. */
+  readonly chain: bigint;
+  /** Its created_ms. */
+  readonly createdMs: number;
+  /** Bytes. */
+  readonly pageSize: number;
+  /** Pages after it. */
+  readonly pageCount: number;
+  readonly device: bigint;
+  readonly inode: bigint;
+  /** Names this machine where it has a name, else empty. */
+  readonly machine: string;
+  /** `null` when the WAL was empty. */
+  readonly position: JournalPosition | null;
+  /** created_ms of the newest complete snapshot. */
+  readonly snapshotMs: number;
+  /** Seq of the newest complete snapshot: nothing changed since when it equals `seq`. */
+  readonly snapshotSeq: bigint;
+}
+
+const version = 1;
+const sizeMax = 64 * 1024;
+
+/** Writes a small file so that a crash leaves the old one or the new one, whole. */
+export function writeFileAtomically(files: Files, directory: string, name: string, bytes: Uint8Array): void {
+  const temporary = `${directory}/${name}.tmp`;
+  files.remove(temporary);
+  const file = files.open(temporary, "exclusive");
+  try {
+    file.write(bytes, 0);
+    file.sync();
+  } finally {
+    file.close();
+  }
+  files.rename(temporary, `${directory}/${name}`);
+  files.syncDirectory(directory);
+}
+
+/** Whole content of a small file; `null` when it is absent or larger than `limit` bytes. */
+export function readSmallFile(files: Files, path: string, limit: number): Uint8Array | null {
+  if (files.stat(path)?.type !== "file") return null;
+  const file: OpenFile = files.open(path, "read");
+  try {
+    const size = file.stat().size;
+    if (size > limit) return null;
+    const bytes = new Uint8Array(size);
+    return file.read(bytes, 0) === size ? bytes : null;
+  } finally {
+    file.close();
+  }
+}
+
+function digestHex(sha256: NewSha256, bytes: Uint8Array): string {
+  const hash = sha256();
+  hash.update(bytes);
+  return hexOf(hash.digest());
+}
+
+/** Writes the journal durably. */
+export function writeJournal(files: Files, directory: string, journal: Journal, sha256: NewSha256): void {
+  const text = JSON.stringify(
+    { version, ...journal },
+    (_, value) => typeof value === "bigint" ? `${value}n` : value,
+  );
+  const line = new TextEncoder().encode(text);
+  const digest = digestHex(sha256, line);
+  writeFileAtomically(files, directory, "journal", new TextEncoder().encode(`${text}\n${digest}\n`));
+}
+
+/** Reads the journal; `null` when there is none or it is not whole. */
+export function readJournal(files: Files, directory: string, sha256: NewSha256): Journal | null {
+  const bytes = readSmallFile(files, `${directory}/journal`, sizeMax);
+  if (bytes === null) return null;
+  const [text, digest, rest] = new TextDecoder().decode(bytes).split("\n");
+  if (text === undefined || digest !== digestHex(sha256, new TextEncoder().encode(text)) || rest !== "") return null;
+  const value = JSON.parse(text, (_, field) =>
+    typeof field === "string" && /^-?\d+n$/.test(field) ? BigInt(field.slice(0, -1)) : field);
+  return value.version === version ? value as Journal : null;
+}
+
+/** Forgets the journal, before a new lineage begins. */
+export function removeJournal(files: Files, directory: string): void {
+  files.remove(`${directory}/journal`);
+  files.syncDirectory(directory);
+}

@@ -1,0 +1,149 @@
+/**
+ * The pointer to the active lineage (`state.json`), swapped with compare-and-swap, and the start of a lineage.
+ * A new lineage is claimed first and becomes active with its first snapshot: until then readers restore the parent.
+ */
+import { IntegrityError, NotFoundError, PreconditionError } from "../errors.ts";
+import {
+  type LineageDocument,
+  parseState,
+  renderLineage,
+  renderState,
+  type StateDocument,
+} from "../format/documents.ts";
+import { lineagePrefix, parseKey, renderKey } from "../format/keys.ts";
+import { getBytes, type ObjectInfo, type ObjectStore } from "../storage/object_store.ts";
+import { version } from "../version.ts";
+
+const stateSizeMax = 64 * 1024;
+const swapAttemptsMax = 5;
+
+const emptyState: StateDocument = {
+  lineageId: null,
+  claim: null,
+  currentSeq: null,
+  dbChecksum: null,
+  lastSnapshot: null,
+};
+
+/** What `state.json` says and the etag to swap it by; `etag` is `null` when it is absent. */
+export interface ActiveState {
+  readonly state: StateDocument;
+  readonly etag: string | null;
+}
+
+/** Reads `state.json`; absent is an empty state. */
+export async function readState(store: ObjectStore, root: string, signal?: AbortSignal): Promise<ActiveState> {
+  const key = renderKey(root, { kind: "state" });
+  try {
+    const { bytes, etag } = await getBytes(store, key, stateSizeMax, { signal });
+    return { state: parseState(bytes, key), etag };
+  } catch (error) {
+    if (error instanceof NotFoundError && error.code !== "NoSuchBucket") return { state: emptyState, etag: null };
+    throw error;
+  }
+}
+
+/**
+ * Swaps `state.json`: `change` gets what is stored and returns what is to be, or throws when we are no longer the
+ * writer. Tries again when another writer came between.
+ */
+async function swapState(
+  store: ObjectStore,
+  root: string,
+  change: (state: StateDocument) => StateDocument,
+  signal?: AbortSignal,
+): Promise<void> {
+  const key = renderKey(root, { kind: "state" });
+  for (let attempt = 1;; attempt++) {
+    const { state, etag } = await readState(store, root, signal);
+    const body = renderState(change(state));
+    try {
+      await store.put(key, body, etag === null ? { ifAbsent: true, signal } : { ifMatch: etag, signal });
+      return;
+    } catch (error) {
+      if (!(error instanceof PreconditionError) || attempt >= swapAttemptsMax) throw error;
+    }
+  }
+}
+
+/** The error of a writer that finds another one in its place. */
+export function fenced(root: string, lineage: string, other: string): IntegrityError {
+  return new IntegrityError("fenced", `another writer took over ${root}: lineage ${other} is active, ours is ${lineage}`, {
+    hint: "only one walrust may write to a prefix: stop one of them, or give each its own prefix",
+    data: { root, lineage, other },
+  });
+}
+
+/** Objects of a lineage with a seq of at least `from`: deltas, snapshots and levels, in the store's key order. */
+export async function listLineage(
+  store: ObjectStore,
+  root: string,
+  lineage: string | null,
+  from: bigint,
+  signal?: AbortSignal,
+): Promise<{ info: ObjectInfo; pool: "delta" | "snapshot" | "level"; min: bigint; max: bigint }[]> {
+  const found = [];
+  for await (const info of store.list(lineagePrefix(root, lineage), { signal })) {
+    const key = parseKey(root, info.key);
+    if (key === null) continue;
+    if (key.kind === "level" && key.max >= from) found.push({ info, pool: key.kind, min: key.min, max: key.max });
+    if ((key.kind === "delta" || key.kind === "snapshot") && key.seq >= from) {
+      found.push({ info, pool: key.kind, min: key.seq, max: key.seq });
+    }
+  }
+  return found;
+}
+
+/** A lineage that has just been claimed. */
+export interface ClaimedLineage {
+  readonly lineage: string;
+  /** Seq before its first object. */
+  readonly parentSeq: bigint;
+}
+
+/**
+ * Claims a new lineage: head of the parent, `lineage.json`, then the claim in `state.json`.
+ * The parent is the active lineage, or the bare layout where objects lie there.
+ */
+export async function claimLineage(
+  store: ObjectStore,
+  root: string,
+  options: { lineage: string; createdMs: number; pageSize: number; signal?: AbortSignal },
+): Promise<ClaimedLineage> {
+  const { lineage, signal } = options;
+  const { state } = await readState(store, root, signal);
+  const objects = await listLineage(store, root, state.lineageId, 0n, signal);
+  const head = objects.reduce((max, object) => object.max > max ? object.max : max, 0n);
+  const parent = objects.length === 0 ? null : state.lineageId ?? "bare";
+  const document: LineageDocument = {
+    parent,
+    parentSeq: parent === null ? null : head,
+    createdMs: options.createdMs,
+    pageSize: options.pageSize,
+    writer: `walrust/${version}`,
+  };
+  await store.put(renderKey(root, { kind: "lineage", lineage }), renderLineage(document), { ifAbsent: true, signal });
+  await swapState(store, root, (current) => ({ ...current, claim: lineage }), signal);
+  return { lineage, parentSeq: parent === null ? 0n : head };
+}
+
+/** Points `state.json` at our newest complete snapshot, and at our lineage if it was only claimed before. */
+export async function pointAtSnapshot(
+  store: ObjectStore,
+  root: string,
+  snapshot: { lineage: string; seq: bigint; rawHash: bigint; createdMs: number },
+  signal?: AbortSignal,
+): Promise<void> {
+  const { lineage } = snapshot;
+  await swapState(store, root, (state) => {
+    const owner = state.claim ?? state.lineageId;
+    if (owner !== lineage) throw fenced(root, lineage, owner ?? "none");
+    return {
+      lineageId: lineage,
+      claim: null,
+      currentSeq: snapshot.seq,
+      dbChecksum: snapshot.rawHash,
+      lastSnapshot: new Date(snapshot.createdMs).toISOString(),
+    };
+  }, signal);
+}

@@ -1,0 +1,176 @@
+/**
+ * The one place that opens a live database's files, with the lock rules of SQLite on POSIX:
+ * locks belong to the process, so the descriptor on the database is opened before the first connection and closed
+ * after the last, `-shm` is never opened, and the pin is a read-only connection that we keep a reference to.
+ */
+import { DatabaseError } from "../errors.ts";
+import { parseSqliteHeader } from "../format/sqlite_header.ts";
+import type { CheckpointResult, Files, FileStat, OpenFile, Sqlite, SqliteConnection } from "../runtime/types.ts";
+
+/** Files and connections of one pinned database. */
+export class LiveDatabase {
+  readonly path: string;
+  /** Bytes. */
+  readonly pageSize: number;
+  /** Device and inode of what we opened. */
+  readonly identity: FileStat;
+  readonly file: OpenFile;
+  readonly wal: OpenFile;
+  readonly #walInode: bigint;
+  readonly #files: Files;
+  readonly #sqlite: Sqlite;
+  readonly #gauge: SqliteConnection;
+  #pins: SqliteConnection[] = [];
+
+  private constructor(
+    parts: {
+      path: string;
+      pageSize: number;
+      file: OpenFile;
+      wal: OpenFile;
+      gauge: SqliteConnection;
+      pin: SqliteConnection;
+    },
+    files: Files,
+    sqlite: Sqlite,
+  ) {
+    this.path = parts.path;
+    this.pageSize = parts.pageSize;
+    this.file = parts.file;
+    this.identity = parts.file.stat();
+    this.wal = parts.wal;
+    this.#walInode = parts.wal.stat().inode;
+    this.#gauge = parts.gauge;
+    this.#pins = [parts.pin];
+    this.#files = files;
+    this.#sqlite = sqlite;
+  }
+
+  /** Opens and pins. Throws `DatabaseError` for what is missing, not SQLite, not in WAL mode or locked away. */
+  static open(path: string, files: Files, sqlite: Sqlite): LiveDatabase {
+    const stat = files.stat(path);
+    if (stat === null) {
+      throw new DatabaseError("missing", `${path} does not exist`, {
+        hint: "check the path, or pass --wait to wait until the application creates it",
+        data: { path },
+      });
+    }
+    if (stat.type !== "file") throw new DatabaseError("not_a_file", `${path} is not a file`, { data: { path } });
+    const file = openDatabaseFile(path, files);
+    const connections: SqliteConnection[] = [];
+    try {
+      const pageSize = readPageSize(path, file);
+      const gauge = sqlite.open(path, { readOnly: true, busyTimeoutMs: 200 });
+      connections.push(gauge);
+      assertWalMode(path, gauge);
+      const pin = sqlite.open(path, { readOnly: true, busyTimeoutMs: 200 });
+      connections.push(pin);
+      pin.beginRead();
+      const wal = files.open(`${path}-wal`, "read");
+      return new LiveDatabase({ path, pageSize, file, wal, gauge, pin }, files, sqlite);
+    } catch (error) {
+      for (const connection of connections.reverse()) connection.close();
+      file.close();
+      throw explainLock(path, error);
+    }
+  }
+
+  /** Committed and backfilled frames as SQLite itself counts them. */
+  gauge(): CheckpointResult {
+    return this.#gauge.gauge();
+  }
+
+  /** Takes one more pin beside those that are held. */
+  addPin(): SqliteConnection {
+    const pin = this.#sqlite.open(this.path, { readOnly: true, busyTimeoutMs: 200 });
+    this.#pins.push(pin);
+    pin.beginRead();
+    return pin;
+  }
+
+  /** Releases one pin; another one must be held. */
+  releasePin(pin: SqliteConnection): void {
+    this.#pins = this.#pins.filter((held) => held !== pin);
+    pin.close();
+  }
+
+  /** The oldest pin held. */
+  get oldestPin(): SqliteConnection {
+    return this.#pins[0];
+  }
+
+  /** Opens a connection that may take the write lock or checkpoint; the caller closes it before any pin. */
+  openWritable(): SqliteConnection {
+    return this.#sqlite.open(this.path, { readOnly: false });
+  }
+
+  /** Whether the names still lead to the files that we hold. */
+  filesInPlace(): "same" | "database" | "wal" {
+    const database = this.#files.stat(this.path);
+    if (
+      database === null || database.inode !== this.identity.inode || database.device !== this.identity.device
+    ) return "database";
+    return this.#files.stat(`${this.path}-wal`)?.inode === this.#walInode ? "same" : "wal";
+  }
+
+  /** Connections first, then descriptors. */
+  close(): void {
+    for (const pin of this.#pins.splice(0)) pin.close();
+    this.#gauge.close();
+    this.wal.close();
+    this.file.close();
+  }
+}
+
+function openDatabaseFile(path: string, files: Files): OpenFile {
+  try {
+    return files.open(path, "read");
+  } catch (error) {
+    throw new DatabaseError("unreadable", `${path} cannot be opened: ${(error as Error).message}`, {
+      hint: "run walrust as the user that owns the database",
+      data: { path },
+      cause: error,
+    });
+  }
+}
+
+function readPageSize(path: string, file: OpenFile): number {
+  const bytes = new Uint8Array(100);
+  const header = parseSqliteHeader(bytes.subarray(0, file.read(bytes, 0)));
+  if (header === "empty") {
+    throw new DatabaseError("empty", `${path} is empty: no application has created a table yet`, {
+      hint: "start the application first, or pass --wait",
+      data: { path },
+    });
+  }
+  if (typeof header === "string") {
+    throw new DatabaseError("not_sqlite", `${path} is not an SQLite database (${header})`, {
+      hint: "encrypted databases and other files cannot be replicated",
+      data: { path },
+    });
+  }
+  if (header.readVersion !== 2) throw notWal(path, "a rollback journal");
+  return header.pageSize;
+}
+
+function assertWalMode(path: string, connection: SqliteConnection): void {
+  const mode = connection.journalMode();
+  if (mode !== "wal") throw notWal(path, mode);
+}
+
+function notWal(path: string, mode: string): DatabaseError {
+  return new DatabaseError("not_wal", `${path} is not in WAL mode (it uses ${mode})`, {
+    hint: `run once: sqlite3 ${path} 'PRAGMA journal_mode=WAL'`,
+    data: { path, mode },
+  });
+}
+
+/** Says what a lock that nobody releases means. */
+function explainLock(path: string, error: unknown): unknown {
+  if (!(error instanceof DatabaseError) || error.data["errcode"] !== 5) return error;
+  return new DatabaseError("locked", `${path} is locked by another process`, {
+    hint: "an application with PRAGMA locking_mode=EXCLUSIVE keeps everyone out: run it with locking_mode=NORMAL",
+    data: { path },
+    cause: error,
+  });
+}

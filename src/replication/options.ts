@@ -1,0 +1,48 @@
+/** How one database is watched. Times in milliseconds, sizes in pages or bytes as named. */
+export interface EngineOptions {
+  /** How often the WAL is looked at. */
+  readonly walSyncIntervalMs: number;
+  /** A snapshot at least this often while something changes; 0 = only when asked for. */
+  readonly snapshotIntervalMs: number;
+  /** A snapshot at the start when something changed since the last one. */
+  readonly onStartup: boolean;
+  /** How often a rollover is tried. */
+  readonly checkpointIntervalMs: number;
+  /** WAL size from which a rollover is tried, pages. */
+  readonly minCheckpointPages: number;
+  /** WAL size at which an error is reported and every tick tries a barrier, pages. */
+  readonly walTruncateThresholdPages: number;
+  /** Where the state of all databases is kept; `null`: `.walrust-<file name>/` beside each database. */
+  readonly stateDirectory: string | null;
+  /** Wait for a database that does not exist yet. */
+  readonly waitForDatabase: boolean;
+  /** A delta is cut at the first commit that reaches this many bytes of pages. */
+  readonly batchSizeMax?: number;
+  /** The spool takes no more than this, bytes. */
+  readonly spoolSizeMax?: number;
+}
+
+/** What happens to one database. */
+export type EngineEvent =
+  | { kind: "started"; path: string; destination: string; lineage: string; seq: bigint }
+  | { kind: "new_lineage"; path: string; lineage: string; reason: string }
+  | { kind: "waiting"; path: string; reason: string }
+  | { kind: "difference"; path: string; reason: string; pages: number; seq: bigint }
+  | {
+    kind: "delta";
+    path: string;
+    frames: number;
+    pages: number;
+    bytes: number;
+    seq: bigint;
+    createdMs: number;
+    lagMs: number;
+  }
+  | { kind: "bridge"; path: string; seq: bigint }
+  | { kind: "snapshot"; path: string; seq: bigint; bytes: number; durationMs: number; checksum: bigint }
+  | { kind: "snapshot_abandoned"; path: string; seq: bigint; reason: string }
+  | { kind: "rollover"; path: string; barrier: boolean; frames: number; heldMs: number }
+  | { kind: "wal_size_exceeded"; path: string; frames: number }
+  | { kind: "database_replaced"; path: string }
+  | { kind: "sync_failed"; path: string; error: unknown; retryMs: number }
+  | { kind: "stopped"; path: string; seq: bigint };

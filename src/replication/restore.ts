@@ -1,0 +1,340 @@
+/** `walrust restore`: any point of the history as a database file, byte for byte, or a refusal and no file. */
+import { IntegrityError, NotFoundError, RestoreError } from "../errors.ts";
+import type { Log, Runtime } from "../runtime/types.ts";
+import { getBytes, type ObjectStore } from "../storage/object_store.ts";
+import { checkOutput, directoryOf, ImageFile, installImage, sidecarSuffixes, unsound } from "./apply.ts";
+import { rangeSize } from "./fetch.ts";
+import { type History, readHistory } from "./history.ts";
+import { objectKey, type PoolObject } from "./inventory.ts";
+import { planRestore, type RestorePlan } from "./plan.ts";
+import { type ResolvedTarget, resolveTarget, type RestoreTarget } from "./point_in_time.ts";
+import { ChangesetWalk, type WalkResult } from "./walk.ts";
+
+export type { RestoreTarget } from "./point_in_time.ts";
+
+/** How thoroughly SQLite looks at the restored file. */
+export type IntegrityLevel = "none" | "quick" | "full";
+
+/** Asks a SQLite other than the runtime's for its findings; empty when sound, null when it cannot (too large, absent). */
+export type ImageCheck = (
+  files: Runtime["files"],
+  path: string,
+  level: "quick" | "full",
+) => Promise<string[] | null>;
+
+/** How far a restore is. */
+export interface RestoreProgress {
+  readonly phase: "fetch" | "check" | "install";
+  readonly bytes: number;
+  readonly bytesTotal: number;
+}
+
+/** Options of {@linkcode restore}. */
+export interface RestoreOptions {
+  store: ObjectStore;
+  /** `${prefix}${name}/` */
+  root: string;
+  target: RestoreTarget;
+  outputPath: string;
+  runtime: Pick<Runtime, "files" | "sha256" | "sqlite" | "clock" | "random">;
+  /** Plan only; nothing is written. */
+  dryRun?: boolean;
+  /** Move existing files aside. */
+  force?: boolean;
+  integrityCheck: IntegrityLevel;
+  /** Requests at once; 8 unless said otherwise. */
+  parallel?: number;
+  signal?: AbortSignal;
+  onProgress?: (progress: RestoreProgress) => void;
+  log?: Log;
+  /** Used where the runtime has no built-in SQLite. */
+  check?: ImageCheck;
+}
+
+/** What was restored, and how. */
+export interface RestoreReport {
+  readonly outputPath: string;
+  readonly dryRun: boolean;
+  /** Null is the layout without lineages. */
+  readonly lineage: string | null;
+  readonly seq: bigint;
+  /** Of the last changeset, Unix milliseconds; null in a dry run. */
+  readonly createdMs: number | null;
+  readonly snapshotSeq: bigint;
+  readonly snapshotBytes: number;
+  /** Objects after the snapshot, bridges included. */
+  readonly changesets: number;
+  /** Objects in the plan, the snapshot included. */
+  readonly objects: number;
+  /** Planned (dry run) or fetched, retries included. */
+  readonly bytes: number;
+  readonly requests: number;
+  /** Chain value at the end; null in a dry run. */
+  readonly chain: bigint | null;
+  readonly pageSize: number | null;
+  readonly pageCount: number | null;
+  /** What SQLite said; `skipped` when no SQLite could be asked. */
+  readonly integrity: "none" | "ok" | "skipped";
+  /** Command that puts moved files back. */
+  readonly undo: string | null;
+  readonly warnings: string[];
+}
+
+/** Objects left out one after another before giving up. */
+const attemptsMax = 32;
+
+/** Unless said otherwise. */
+const parallelDefault = 8;
+
+/**
+ * Restores a point to `outputPath`. Every byte is verified before the file gets its name; on any failure or abort no
+ * file is left. Throws `RestoreError` (point not available, output exists, no space), `IntegrityError`, `StorageError`.
+ *
+ * @example
+ * ```ts ignore
+ * const report = await restore({
+ *   store, root: "app/", target: { kind: "latest" }, outputPath: "out.db", runtime, integrityCheck: "quick",
+ * });
+ * ```
+ */
+export async function restore(options: RestoreOptions): Promise<RestoreReport> {
+  const { runtime, outputPath, dryRun = false, force = false } = options;
+  options.signal?.throwIfAborted();
+  if (!dryRun) checkOutput(runtime.files, outputPath, force);
+  const attempt = new RestoreAttempt(options);
+  await attempt.locate();
+  if (dryRun) return attempt.report(attempt.plan(), null, "none", null);
+
+  let image: ImageFile | null = null;
+  try {
+    let plan = attempt.plan();
+    await attempt.checkSpace(plan);
+    image = new ImageFile({ ...runtime, outputPath });
+    let result: WalkResult | null = null;
+    while (result === null) {
+      result = await attempt.walk(plan, image);
+      if (result === null) {
+        image.reset();
+        plan = attempt.plan();
+      }
+    }
+    image.finish();
+    const integrity = await attempt.checkImage(image.path);
+    options.signal?.throwIfAborted();
+    attempt.progress("install");
+    const undo = installImage(runtime.files, image, outputPath, force, runtime.random);
+    return attempt.report(plan, result, integrity, undo);
+  } finally {
+    image?.remove();
+  }
+}
+
+/** State of one restore: what was found corrupt on the way, and the first reason. */
+class RestoreAttempt {
+  readonly #options: RestoreOptions;
+  readonly #excluded = new Set<PoolObject>();
+  readonly #warnings: string[] = [];
+  #history: History | null = null;
+  #target: ResolvedTarget | null = null;
+  #cause: IntegrityError | null = null;
+  #relisted = false;
+  #bytes = 0;
+  #bytesTotal = 0;
+  #requests = 0;
+
+  constructor(options: RestoreOptions) {
+    this.#options = options;
+  }
+
+  /** Reads the history and finds the target in it. */
+  async locate(): Promise<void> {
+    const { store, root, target, runtime, signal } = this.#options;
+    this.#history = await readHistory(store, root, { signal });
+    this.#target = await resolveTarget(store, this.#history, target, runtime.clock.now(), { signal });
+    for (const text of [...this.#history.warnings, ...this.#target.notes]) this.#warn(text);
+    const ignored = this.#history.segments.reduce((sum, segment) => sum + segment.ignoredKeys, 0);
+    if (ignored > 0) this.#options.log?.("info", `${ignored} keys that are not ours were ignored`, { ignored });
+  }
+
+  /** The best plan without what is known to be corrupt; when there is none, the error that made it so. */
+  plan(): RestorePlan {
+    const { segment, seq } = this.#target!;
+    try {
+      const plan = planRestore(segment, seq, this.#excluded);
+      this.#bytesTotal = this.#bytes + plan.bytes;
+      return plan;
+    } catch (error) {
+      if (this.#cause === null || !(error instanceof IntegrityError)) throw error;
+      throw new IntegrityError(this.#cause.code, this.#cause.message, {
+        hint: error.hint ?? this.#olderPoint(),
+        data: { ...this.#cause.data, reason: error.message },
+        cause: this.#cause,
+      });
+    }
+  }
+
+  #olderPoint(): string | undefined {
+    const bad = [...this.#excluded].filter((object) => object.max <= this.#target!.seq);
+    const lowest = bad.reduce<bigint | null>((low, { min }) => low === null || min < low ? min : low, null);
+    if (lowest === null || lowest < 1n) return undefined;
+    return `An earlier point may be restored: --seq ${lowest - 1n}; walrust list shows them.`;
+  }
+
+  /** Applies a plan; null when an object turned out corrupt and another plan is to be tried. */
+  async walk(plan: RestorePlan, image: ImageFile): Promise<WalkResult | null> {
+    const { store, root, runtime, signal, parallel = parallelDefault } = this.#options;
+    const { sha256 } = runtime;
+    const onBytes = (bytes: number): void => {
+      this.#bytes += bytes;
+      this.progress("fetch");
+    };
+    const walk = new ChangesetWalk({ store, root, plan, sha256, parallel, signal, onBytes }, image);
+    try {
+      const result = await walk.run();
+      for (const warning of result.warnings) this.#warn(warning);
+      return result;
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (error instanceof NotFoundError && error.code !== "NoSuchBucket" && await this.#vanished(error, walk)) {
+        return null;
+      }
+      if (!(error instanceof IntegrityError) || walk.blame === null || this.#excluded.size >= attemptsMax) throw error;
+      this.#exclude(walk.blame, error);
+      return null;
+    } finally {
+      this.#requests += walk.requests;
+    }
+  }
+
+  /** An object that was listed is gone: retention may have swept it, so look again once. */
+  async #vanished(error: NotFoundError, walk: ChangesetWalk): Promise<boolean> {
+    if (!this.#relisted) {
+      this.#relisted = true;
+      this.#warn(`${error.key ?? "an object"} vanished while it was being restored; planned again`);
+      const { seq } = this.#target!;
+      const { store, root, runtime, signal } = this.#options;
+      const wanted = { kind: "seq", seq } as const;
+      this.#history = await readHistory(store, root, { signal });
+      this.#target = await resolveTarget(store, this.#history, wanted, runtime.clock.now(), { signal });
+      this.#excluded.clear();
+      return true;
+    }
+    if (walk.blame === null || this.#excluded.size >= attemptsMax) return false;
+    const message = `${error.key ?? "an object"} is listed but cannot be read`;
+    this.#exclude(walk.blame, new IntegrityError("object_vanished", message, { cause: error }));
+    return true;
+  }
+
+  #exclude(object: PoolObject, error: IntegrityError): void {
+    this.#cause ??= error;
+    this.#excluded.add(object);
+    const key = objectKey(this.#options.root, object);
+    const instead = object.kind === "snapshot" ? "an older snapshot is used instead" : "another path is looked for";
+    this.#warn(`${error.message}; ${key} is left out, ${instead}`);
+  }
+
+  /** The output must fit before the first byte is fetched. The last marker is only a hint here: it is proven later. */
+  async checkSpace(plan: RestorePlan): Promise<void> {
+    const { store, root, runtime, outputPath, signal } = this.#options;
+    const directory = directoryOf(outputPath);
+    let need = plan.snapshot.size;
+    const last = plan.steps.at(-1);
+    if (last !== undefined && last.kind !== "hole" && last.size >= 64) {
+      const key = objectKey(root, last);
+      const range = { start: last.size - 16, end: last.size };
+      const tail = await getBytes(store, key, 16, { range, signal });
+      const header = await getBytes(store, key, 16, { range: { start: 0, end: 16 }, signal });
+      this.#requests += 2;
+      if (tail.bytes.length === 16 && header.bytes.length === 16) {
+        const pageSize = new DataView(header.bytes.buffer, header.bytes.byteOffset).getUint32(8);
+        const size = (new DataView(tail.bytes.buffer, tail.bytes.byteOffset).getUint32(0) - 1) * pageSize;
+        // Nothing in the plan can make it larger than all its bytes.
+        if (size > need && size <= plan.bytes) need = size;
+      }
+    }
+    const free = runtime.files.freeBytes(directory);
+    if (free >= need) return;
+    throw new RestoreError("no_space", `${directory} has ${free} bytes free; the restored database needs ${need}`, {
+      hint: "Make room, or restore to another disk.",
+      data: { free, need },
+    });
+  }
+
+  /** SQLite's own opinion of the image; its bytes stay as they were proven. */
+  async checkImage(path: string): Promise<RestoreReport["integrity"]> {
+    const { integrityCheck: level, runtime, check } = this.#options;
+    if (level === "none") return "none";
+    this.progress("check");
+    let findings: string[] | null = null;
+    if (runtime.sqlite !== null) findings = checkWithSqlite(runtime, path, level);
+    else if (check !== undefined) findings = await check(runtime.files, path, level);
+    if (findings === null) {
+      this.#warn(
+        "no SQLite is available for this file, so the restored database was not checked by one; every checksum was",
+      );
+      return "skipped";
+    }
+    if (findings.length > 0) throw unsound(findings.slice(0, 3).join("; "), findings.slice(0, 100));
+    return "ok";
+  }
+
+  progress(phase: RestoreProgress["phase"]): void {
+    this.#options.onProgress?.({ phase, bytes: this.#bytes, bytesTotal: Math.max(this.#bytes, this.#bytesTotal) });
+  }
+
+  report(
+    plan: RestorePlan,
+    result: WalkResult | null,
+    integrity: RestoreReport["integrity"],
+    undo: string | null,
+  ): RestoreReport {
+    const objects = plan.steps.filter((step) => step.kind !== "hole");
+    const planned = [plan.snapshot, ...objects].reduce((sum, { size }) => sum + Math.ceil(size / rangeSize), 0);
+    return {
+      outputPath: this.#options.outputPath,
+      dryRun: result === null,
+      lineage: plan.segment.lineage,
+      seq: plan.seq,
+      createdMs: result?.createdMs ?? null,
+      snapshotSeq: plan.snapshot.max,
+      snapshotBytes: plan.snapshot.size,
+      changesets: result?.changesets ?? objects.length,
+      objects: objects.length + 1,
+      bytes: result === null ? plan.bytes : this.#bytes,
+      requests: result === null ? planned : this.#requests,
+      chain: result?.chain ?? null,
+      pageSize: result?.pageSize ?? null,
+      pageCount: result?.pageCount ?? null,
+      integrity,
+      undo,
+      warnings: [...this.#warnings],
+    };
+  }
+
+  #warn(text: string): void {
+    this.#warnings.push(text);
+    this.#options.log?.("warning", text);
+  }
+}
+
+/** Opening a file in WAL mode makes sidecars beside it, which must not outlive the check. */
+function checkWithSqlite(
+  runtime: Pick<Runtime, "files" | "sqlite">,
+  path: string,
+  level: "quick" | "full",
+): string[] {
+  try {
+    const connection = runtime.sqlite!.open(path, { readOnly: true });
+    try {
+      return connection.check(level);
+    } finally {
+      connection.close();
+    }
+  } catch (error) {
+    if (error instanceof IntegrityError) throw error;
+    // SQLite refuses to open or read it: that is a finding, too.
+    return [error instanceof Error ? error.message : String(error)];
+  } finally {
+    for (const suffix of sidecarSuffixes) runtime.files.remove(path + suffix);
+  }
+}

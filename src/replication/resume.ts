@@ -1,0 +1,185 @@
+/**
+ * What a start finds: the journal, the bucket and the spool, brought together to the head of our lineage.
+ * The difference that follows makes the head equal to the database.
+ */
+import { ChangesetDecoder, decodeHeader, headerSize, isBridge } from "../format/hadbp.ts";
+import { renderKey } from "../format/keys.ts";
+import type { Files, NewSha256 } from "../runtime/types.ts";
+import { getBytes, type ObjectStore } from "../storage/object_store.ts";
+import { type Journal, readJournal } from "./journal.ts";
+import { listLineage, readState } from "./lineage.ts";
+import { indexEntrySize, PageIndex } from "./page_index.ts";
+import type { Sealed } from "./sealed.ts";
+import type { Spool } from "./spool.ts";
+
+/** The end of a chain. */
+export interface Head {
+  readonly seq: bigint;
+  /** Chain value. */
+  readonly chain: bigint;
+  readonly createdMs: number;
+  /** Database size, pages. */
+  readonly pageCount: number;
+}
+
+/** A lineage that we may continue. */
+export interface Resumed {
+  readonly journal: Journal;
+  readonly index: PageIndex;
+  /** Head in the bucket. */
+  readonly published: Head;
+  /** Objects of the spool behind it, in order. */
+  readonly spooled: readonly Sealed[];
+  /** Pages published or spooled behind the journal: the index may not have been sure of them. */
+  readonly pages: ReadonlySet<number>;
+}
+
+/** Why there is nothing to continue; `expected` when that is how a first start looks. */
+export interface NothingToResume {
+  readonly reason: string;
+  readonly expected: boolean;
+}
+
+/** What {@linkcode resumeLineage} needs. */
+export interface ResumeOptions {
+  readonly store: ObjectStore;
+  readonly root: string;
+  readonly destination: string;
+  readonly directory: string;
+  readonly files: Files;
+  readonly sha256: NewSha256;
+  readonly spool: Spool;
+  readonly machine: string;
+  /** Page size of the database, bytes. */
+  readonly pageSize: number;
+}
+
+/** Finds the head of our lineage, or says why a new lineage must begin. */
+export async function resumeLineage(options: ResumeOptions): Promise<Resumed | NothingToResume> {
+  const { files, sha256, directory } = options;
+  const journal = readJournal(files, directory, sha256);
+  if (journal === null) {
+    const first = files.stat(`${directory}/journal`) === null && files.stat(`${directory}/pages.idx`) === null;
+    return { reason: first ? "first start" : "the journal is lost", expected: first };
+  }
+  const stop = (reason: string): NothingToResume => ({ reason, expected: false });
+  if (journal.destination !== options.destination) return stop(`the journal belongs to ${journal.destination}`);
+  if (journal.machine !== options.machine) return stop("the state directory comes from another machine");
+  if (journal.pageSize !== options.pageSize) return stop("the page size changed");
+  const index = PageIndex.open(files, `${directory}/pages.idx`, journal.lineage, sha256);
+  if (index === null) return stop("the page index is lost");
+  let resumed: Resumed | string | null = null;
+  try {
+    resumed = await continueFrom(journal, index, options);
+  } finally {
+    if (resumed === null || typeof resumed === "string") index.close();
+  }
+  return typeof resumed === "string" ? stop(resumed) : resumed;
+}
+
+async function continueFrom(journal: Journal, index: PageIndex, options: ResumeOptions): Promise<Resumed | string> {
+  const { store, root } = options;
+  const { state } = await readState(store, root);
+  const owner = state.claim ?? state.lineageId;
+  if (owner !== journal.lineage) return `lineage ${owner ?? "none"} is active in the bucket, not ${journal.lineage}`;
+  const objects = await listLineage(store, root, journal.lineage, journal.seq);
+  const head = objects.reduce((max, object) => object.max > max ? object.max : max, 0n);
+  const deltas = new Map(objects.filter(({ pool }) => pool === "delta").map((object) => [object.min, object]));
+  const anchor = deltas.get(journal.seq);
+  const chain = anchor !== undefined
+    ? await chainEndOf(store, anchor.info.key, anchor.info.size)
+    // The first snapshot of a lineage has no bridge: the pointer knows its hash.
+    : objects.some(({ pool, min }) => pool === "snapshot" && min === journal.seq) && state.currentSeq === journal.seq
+    ? state.dbChecksum
+    : null;
+  if (chain !== journal.chain) return `seq ${journal.seq} is not in the bucket as we published it`;
+
+  const pages = new Set<number>();
+  let published: Head = journal;
+  for (let seq = journal.seq + 1n; seq <= head; seq++) {
+    const object = deltas.get(seq);
+    if (object === undefined) return `seq ${seq} is missing in the bucket`;
+    const next = await takeIn(object.info.key, object.info.size, seq, published, index, options);
+    if (next === null) return `seq ${seq} in the bucket does not continue our chain`;
+    next.pgnos.forEach((pgno) => pages.add(pgno));
+    published = next.head;
+  }
+  const spooled: Sealed[] = [];
+  let last = published;
+  for (const seq of options.spool.seqs()) {
+    if (seq <= head) {
+      options.spool.remove(seq);
+      continue;
+    }
+    const key = renderKey(root, { kind: "delta", lineage: journal.lineage, seq });
+    const sealed = seq === last.seq + 1n ? loadSpooled(seq, key, last.chain, index, options) : null;
+    if (sealed === null) return `seq ${seq} in the spool does not continue our chain`;
+    index.apply(sealed.hashes, sealed.pageCount);
+    sealed.hashes.pgnos.forEach((pgno) => pages.add(pgno));
+    spooled.push(sealed);
+    last = { seq, chain: sealed.chainEnd, createdMs: sealed.createdMs, pageCount: sealed.pageCount };
+  }
+  return { journal, index, published, spooled, pages };
+}
+
+function loadSpooled(
+  seq: bigint,
+  key: string,
+  prevChecksum: bigint,
+  index: PageIndex,
+  options: ResumeOptions,
+): Sealed | null {
+  try {
+    return options.spool.load(seq, { key, prevChecksum, index, sha256: options.sha256 });
+  } catch {
+    return null;
+  }
+}
+
+/** Chain value after an object: what a bridge declares, else the trailer. */
+async function chainEndOf(store: ObjectStore, key: string, size: number): Promise<bigint> {
+  const { bytes: first } = await getBytes(store, key, headerSize(2), { range: { start: 0, end: headerSize(2) } });
+  const header = decodeHeader(first, key);
+  if (header.declaredEnd !== null) return header.declaredEnd;
+  const { bytes: last } = await getBytes(store, key, 8, { range: { start: size - 8, end: size } });
+  return new DataView(last.buffer, last.byteOffset, 8).getBigUint64(0);
+}
+
+/** Takes a published object into the index; `null` when it does not continue the chain. */
+async function takeIn(
+  key: string,
+  size: number,
+  seq: bigint,
+  before: Head,
+  index: PageIndex,
+  options: ResumeOptions,
+): Promise<{ head: Head; pgnos: number[] } | null> {
+  const decoder = new ChangesetDecoder({
+    object: key,
+    sha256: options.sha256,
+    size,
+    expect: { seq, pageSize: index.pageSize, prevChecksum: before.chain },
+  });
+  const pgnos: number[] = [];
+  const hashes: number[] = [];
+  const hash = new Uint8Array(indexEntrySize);
+  const { body } = await options.store.get(key);
+  try {
+    for await (const chunk of body) {
+      for (const { pgno, data } of decoder.push(chunk)) {
+        if (data.length === 0) continue;
+        index.hashPage(data, hash, 0);
+        pgnos.push(pgno);
+        hashes.push(...hash);
+      }
+    }
+    const { chainEnd, endPageCount } = decoder.finish();
+    const header = decoder.header!;
+    if (endPageCount === null || (header.declaredEnd !== null && !isBridge(header))) return null;
+    index.apply({ pgnos, hashes: Uint8Array.from(hashes) }, endPageCount);
+    return { head: { seq, chain: chainEnd, createdMs: header.createdMs, pageCount: endPageCount }, pgnos };
+  } catch (error) {
+    if (error instanceof Error && error.name === "FormatError") return null;
+    throw error;
+  }
+}

@@ -1,0 +1,195 @@
+/**
+ * Rollover: lets SQLite reuse the WAL without overwriting a frame that is not published or spooled.
+ *
+ * The pin moves only here. First a second pin, then everything before it is published, then the first is released and
+ * a passive checkpoint copies up to it. Where the checkpoint reached the end and nothing came after, a new pin on read
+ * mark 0 lets the next writer restart the WAL once. A writer that never pauses needs the barrier: the write lock for
+ * some milliseconds, and the spool instead of the bucket.
+ */
+import type { Clock, SqliteConnection } from "../runtime/types.ts";
+import { lookAtWal, reached, sameLog, type WalPosition } from "./capture.ts";
+import type { LiveDatabase } from "./live_database.ts";
+import type { EngineEvent, EngineOptions } from "./options.ts";
+import type { Stream } from "./stream.ts";
+
+const barrierWaitMs = 100;
+const lockTriesPerTurn = 100;
+const eagerIntervalMs = 1000;
+const intervalMaxMs = 60_000;
+const defaultSpoolSizeMax = 1024 * 1024 * 1024;
+
+/** Rollovers of one open database. */
+export class Rollover {
+  readonly #live: LiveDatabase;
+  readonly #stream: Stream;
+  readonly #options: EngineOptions;
+  readonly #clock: Clock;
+  readonly #emit: (event: EngineEvent) => void;
+  /** The second pin and the frames that must be published before the first may go. */
+  #next: { pin: SqliteConnection; at: WalPosition | null; frames: number; reachable: number } | null = null;
+  #lastTry: number;
+  #lastBarrier = -Infinity;
+  /** Grows while a foreign reader keeps checkpoints from finishing. */
+  #pauseMs = 0;
+  #done: WalPosition | null = null;
+  #warned = false;
+
+  constructor(
+    parts: { live: LiveDatabase; stream: Stream; options: EngineOptions; clock: Clock; emit: (e: EngineEvent) => void },
+  ) {
+    this.#live = parts.live;
+    this.#stream = parts.stream;
+    this.#options = parts.options;
+    this.#clock = parts.clock;
+    this.#emit = parts.emit;
+    this.#lastTry = parts.clock.monotonic();
+  }
+
+  /** Frames in the WAL up to our position, in the log that is current. */
+  get #frames(): number {
+    return this.#stream.position?.state.frames ?? 0;
+  }
+
+  /** True when the WAL is so large that only a barrier helps, and a snapshot must give way. */
+  get barrierDue(): boolean {
+    return this.#frames >= 16 * this.#options.minCheckpointPages;
+  }
+
+  /** True while a rollover waits for its frames to be published. */
+  get pending(): boolean {
+    return this.#next !== null;
+  }
+
+  get #alreadyDone(): boolean {
+    const { position } = this.#stream;
+    return this.#done !== null && position !== null && sameLog(this.#done.header, position.header) &&
+      this.#done.state.frames === position.state.frames;
+  }
+
+  /** Does what is due; no snapshot may hold a pin. */
+  async step(): Promise<void> {
+    const now = this.#clock.monotonic();
+    if (this.#next !== null) this.#finishWhenPublished();
+    if (this.#frames < this.#options.minCheckpointPages || this.#alreadyDone) return;
+    const exceeded = this.#frames >= this.#options.walTruncateThresholdPages;
+    if (exceeded && !this.#warned) {
+      this.#emit({ kind: "wal_size_exceeded", path: this.#live.path, frames: this.#frames });
+    }
+    this.#warned = exceeded;
+    if (this.barrierDue && (exceeded || now - this.#lastBarrier >= Math.max(eagerIntervalMs, this.#pauseMs))) {
+      this.#lastBarrier = now;
+      return await this.#withBarrier();
+    }
+    const eager = this.#frames >= 4 * this.#options.minCheckpointPages;
+    const interval = Math.max(
+      this.#pauseMs,
+      eager ? Math.min(eagerIntervalMs, this.#options.checkpointIntervalMs) : this.#options.checkpointIntervalMs,
+    );
+    if (this.#next === null && now - this.#lastTry >= interval) {
+      this.#lastTry = now;
+      this.#begin();
+      this.#finishWhenPublished();
+    }
+  }
+
+  #begin(): void {
+    const reachable = this.#live.gauge().log;
+    const pin = this.#live.addPin();
+    this.#next = { pin, at: this.#stream.position, frames: this.#live.gauge().log, reachable };
+  }
+
+  #finishWhenPublished(): void {
+    const { position, publisher } = this.#stream;
+    const next = this.#next!;
+    if (!publisher.idle || !reached(position, next)) return;
+    this.#next = null;
+    this.#shift(next.pin);
+    const connection = this.#live.openWritable();
+    try {
+      this.#report(false, this.#checkpoint(connection, next.pin, next.reachable), 0);
+    } finally {
+      connection.close();
+    }
+  }
+
+  /** Releases every pin but this one. */
+  #shift(pin: SqliteConnection): void {
+    while (this.#live.oldestPin !== pin) this.#live.releasePin(this.#live.oldestPin);
+  }
+
+  /**
+   * Copies what `pin` allows into the database; where that is all, moves the pin to mark 0.
+   * `reachable` frames were committed before the pin was taken. Returns the frames copied, `null` when some remain.
+   */
+  #checkpoint(connection: SqliteConnection, pin: SqliteConnection, reachable: number): number | null {
+    const result = connection.checkpointPassive();
+    if (!result.busy && result.log === result.checkpointed && result.log === this.#frames) {
+      this.#live.addPin();
+      this.#live.releasePin(pin);
+      this.#done = this.#stream.position;
+      this.#pauseMs = 0;
+      return result.log;
+    }
+    // Somebody reads an old snapshot: trying harder would not help.
+    if (result.checkpointed < reachable) {
+      this.#pauseMs = Math.min(intervalMaxMs, Math.max(2 * this.#pauseMs, 2 * eagerIntervalMs));
+    }
+    return null;
+  }
+
+  #report(barrier: boolean, frames: number | null, heldMs: number): boolean {
+    if (frames === null) return false;
+    this.#emit({ kind: "rollover", path: this.#live.path, barrier, frames, heldMs });
+    return true;
+  }
+
+  /** Spools everything, takes the write lock, spools the rest, and rolls over while nobody can commit. */
+  async #withBarrier(): Promise<void> {
+    const { parts, publisher } = this.#stream;
+    if (parts.spool.size >= (this.#options.spoolSizeMax ?? defaultSpoolSizeMax)) return;
+    this.#next = null;
+    const lock = this.#live.openWritable();
+    const checkpointer = this.#live.openWritable();
+    try {
+      // Most of the work is done before anybody has to wait.
+      publisher.spoolAll();
+      const reachable = this.#live.gauge().log;
+      const pin = this.#live.addPin();
+      if (!this.#spool(this.#live.gauge().log)) return;
+      this.#shift(pin);
+      if (this.#report(false, this.#checkpoint(checkpointer, pin, reachable), 0)) return;
+      const deadline = this.#clock.monotonic() + barrierWaitMs;
+      // A busy writer leaves the lock free for microseconds only: try often, and let others run now and then.
+      for (let tries = 1; !lock.beginImmediate(); tries++) {
+        if (this.#clock.monotonic() >= deadline) return;
+        if (tries % lockTriesPerTurn === 0) await this.#clock.sleep(1);
+      }
+      this.#rollUnderLock(checkpointer, lock);
+    } finally {
+      lock.rollback();
+      checkpointer.close();
+      lock.close();
+    }
+  }
+
+  #rollUnderLock(checkpointer: SqliteConnection, lock: SqliteConnection): void {
+    const from = this.#clock.monotonic();
+    if (!this.#spool(Infinity)) return;
+    const pin = this.#live.addPin();
+    this.#shift(pin);
+    const frames = this.#checkpoint(checkpointer, pin, this.#frames);
+    lock.rollback();
+    this.#report(true, frames, this.#clock.monotonic() - from);
+  }
+
+  /** Seals committed frames up to `frames` or the end into the spool; false: a doubt, which the next look answers. */
+  #spool(frames: number): boolean {
+    do {
+      const look = lookAtWal(this.#live, this.#stream.position, this.#options.batchSizeMax ?? Infinity);
+      if (look.kind === "none") return true;
+      if (look.kind !== "batch" || !this.#stream.accepts(look.batch, this.#live.pageSize)) return false;
+      this.#stream.sealBatch(this.#live, look.batch, true);
+    } while (this.#frames < frames);
+    return true;
+  }
+}

@@ -1,0 +1,116 @@
+/**
+ * A snapshot: every page of one commit as one object, uploaded beside the deltas that flow on.
+ *
+ * Two passes over the pinned image: the first gives the raw-file hash, which the delta chain continues from (through
+ * the bridge); the second encodes and hashes again on the way out, and completes only if both agree.
+ */
+import { IntegrityError } from "../errors.ts";
+import { type ChangesetHeader, changesetSize, checksumOfDigest, encodeChangeset, type Entry } from "../format/hadbp.ts";
+import type { Clock, NewSha256, SqliteConnection } from "../runtime/types.ts";
+import type { ObjectStore } from "../storage/object_store.ts";
+import { turnSize } from "./difference.ts";
+import type { Image } from "./image.ts";
+import { indexEntrySize, type PageIndex } from "./page_index.ts";
+import { objectInMemoryMax } from "./sealed.ts";
+
+const runSize = 1024 * 1024;
+
+/** A snapshot that may be uploaded. */
+export interface SnapshotPlan {
+  readonly key: string;
+  readonly seq: bigint;
+  readonly prevChecksum: bigint;
+  readonly createdMs: number;
+  /** First 8 bytes of the SHA-256 over pages 1..N. */
+  readonly rawHash: bigint;
+  readonly pageCount: number;
+  readonly image: Image;
+  /** Keeps the image frozen. */
+  readonly pin: SqliteConnection;
+}
+
+/** Hashes the image; with `index` also fills the index. Other work gets a turn now and then. */
+export async function hashImage(
+  image: Image,
+  options: { sha256: NewSha256; clock: Clock; index?: PageIndex },
+): Promise<bigint> {
+  const { pageSize, pageCount } = image;
+  const hash = options.sha256();
+  const perRun = Math.max(1, runSize / pageSize);
+  const buffer = new Uint8Array(perRun * pageSize);
+  const entries = new Uint8Array(perRun * indexEntrySize);
+  let sinceTurn = 0;
+  for (let first = 1; first <= pageCount; first += perRun) {
+    const count = Math.min(perRun, pageCount - first + 1);
+    image.read(first, count, buffer);
+    hash.update(buffer.subarray(0, count * pageSize));
+    if (options.index !== undefined) {
+      for (let i = 0; i < count; i++) {
+        options.index.hashPage(buffer.subarray(i * pageSize, (i + 1) * pageSize), entries, i * indexEntrySize);
+      }
+      options.index.writeRun(first, entries.subarray(0, count * indexEntrySize));
+    }
+    sinceTurn += count * pageSize;
+    if (sinceTurn >= turnSize) {
+      sinceTurn = 0;
+      await options.clock.sleep(0);
+    }
+  }
+  return checksumOfDigest(hash.digest());
+}
+
+/**
+ * Uploads the snapshot; `ready` resolves when its bridge is confirmed. Returns the object's size in bytes.
+ * Throws `IntegrityError` when the second pass read another image than the first.
+ */
+export async function uploadSnapshot(
+  plan: SnapshotPlan,
+  options: { store: ObjectStore; sha256: NewSha256; ready: Promise<void>; signal: AbortSignal },
+): Promise<number> {
+  const { image } = plan;
+  const header: ChangesetHeader = {
+    version: 1,
+    flags: 0,
+    pageSize: image.pageSize,
+    seq: plan.seq,
+    prevChecksum: plan.prevChecksum,
+    pageCount: plan.pageCount,
+    createdMs: plan.createdMs,
+    declaredEnd: null,
+  };
+  const hash = options.sha256();
+  function* entries(): Generator<Entry> {
+    const perRun = Math.max(1, runSize / image.pageSize);
+    const buffer = new Uint8Array(perRun * image.pageSize);
+    for (let first = 1; first <= plan.pageCount; first += perRun) {
+      const count = Math.min(perRun, plan.pageCount - first + 1);
+      image.read(first, count, buffer);
+      hash.update(buffer.subarray(0, count * image.pageSize));
+      for (let i = 0; i < count; i++) {
+        yield { pgno: first + i, data: buffer.subarray(i * image.pageSize, (i + 1) * image.pageSize) };
+      }
+    }
+  }
+  const size = changesetSize(header);
+  async function* chunks(): AsyncGenerator<Uint8Array> {
+    let sent = 0;
+    const chunkSize = Math.min(size, objectInMemoryMax);
+    for (const chunk of encodeChangeset(header, entries(), { sha256: options.sha256, chunkSize })) {
+      options.signal.throwIfAborted();
+      sent += chunk.length;
+      // The last bytes complete the object: only behind its bridge, and only if it is what the bridge declares.
+      if (sent === size) {
+        await options.ready;
+        if (checksumOfDigest(hash.digest()) !== plan.rawHash) {
+          throw new IntegrityError("snapshot_changed", `the image of ${plan.key} changed while it was read`, {
+            hint: "please report this: a pinned image must not change",
+            data: { key: plan.key },
+          });
+        }
+      }
+      yield chunk;
+    }
+  }
+  await options.store.putStream(plan.key, chunks(), { ifAbsent: true, signal: options.signal });
+  return size;
+}

@@ -1,0 +1,192 @@
+/**
+ * When a snapshot is due and where it stands: pin, publish up to the pin, hash, bridge, upload.
+ * Nothing depends on the upload: a failed one is dropped and the next one begins from a new position.
+ */
+import { WalrustError } from "../errors.ts";
+import type { Runtime, SqliteConnection } from "../runtime/types.ts";
+import { reached, sameLog, takeImage, type WalPosition } from "./capture.ts";
+import { pointAtSnapshot } from "./lineage.ts";
+import type { LiveDatabase } from "./live_database.ts";
+import type { EngineEvent } from "./options.ts";
+import { hashImage, type SnapshotPlan, uploadSnapshot } from "./snapshot.ts";
+import type { Stream } from "./stream.ts";
+
+const retryFirstMs = 1000;
+const retryMaxMs = 60_000;
+
+/** A complete snapshot. */
+export interface SnapshotDone {
+  readonly seq: bigint;
+  /** Bytes of the object. */
+  readonly bytes: number;
+  readonly durationMs: number;
+  /** Raw-file hash of the image. */
+  readonly checksum: bigint;
+  readonly createdMs: number;
+}
+
+/** A pin and the frames that must be published before the image at it may be read. */
+interface Pinned {
+  readonly pin: SqliteConnection;
+  readonly at: WalPosition | null;
+  readonly frames: number;
+}
+
+/** The snapshots of one open database and lineage. */
+export class SnapshotTask {
+  readonly #live: LiveDatabase;
+  readonly #stream: Stream;
+  readonly #runtime: Pick<Runtime, "clock" | "sha256">;
+  readonly #emit: (event: EngineEvent) => void;
+  #pinned: Pinned | null = null;
+  #upload: { plan: SnapshotPlan; abort: AbortController; running: Promise<void> } | null = null;
+  #finished: { done: SnapshotDone } | { error: unknown } | null = null;
+  #startedAt = 0;
+  #retryAt = 0;
+  #failures = 0;
+
+  constructor(
+    parts: {
+      live: LiveDatabase;
+      stream: Stream;
+      runtime: Pick<Runtime, "clock" | "sha256">;
+      emit: (event: EngineEvent) => void;
+    },
+  ) {
+    this.#live = parts.live;
+    this.#stream = parts.stream;
+    this.#runtime = parts.runtime;
+    this.#emit = parts.emit;
+  }
+
+  /** True while a snapshot holds a pin: no rollover then. */
+  get active(): boolean {
+    return this.#pinned !== null || this.#upload !== null || this.#finished !== null;
+  }
+
+  /** True when a failed snapshot may be tried again. */
+  get ready(): boolean {
+    return this.#runtime.clock.monotonic() >= this.#retryAt;
+  }
+
+  /** Takes the pin; {@linkcode step} goes on when everything before it is published. */
+  begin(): void {
+    this.#startedAt = this.#runtime.clock.monotonic();
+    this.#pinned = { pin: this.#live.addPin(), at: this.#stream.position, frames: this.#live.gauge().log };
+  }
+
+  /** Goes on as far as it can; returns a snapshot that became complete. */
+  async step(): Promise<SnapshotDone | null> {
+    if (this.#pinned !== null) await this.#hashWhenPublished(this.#pinned);
+    const finished = this.#finished;
+    if (finished === null) return null;
+    this.#finished = null;
+    const { plan } = this.#upload!;
+    if ("done" in finished) {
+      this.#release();
+      this.#failures = 0;
+      this.#stream.snapshotComplete(plan.seq, plan.createdMs);
+      return finished.done;
+    }
+    const { error } = finished;
+    if (error instanceof WalrustError && error.kind === "integrity") throw error;
+    const retryMs = Math.min(retryMaxMs, retryFirstMs * 2 ** this.#failures++);
+    this.#retryAt = this.#runtime.clock.monotonic() + retryMs;
+    this.#emit({ kind: "sync_failed", path: this.#live.path, error, retryMs });
+    // The first snapshot cannot be had from another position: the chain hangs on it.
+    if (this.#stream.snapshot.seq === 0n) this.#retryFirst(plan);
+    else this.#release();
+    return null;
+  }
+
+  /** The first snapshot of a lineage: its image is already hashed and no bridge stands for it. */
+  beginFirst(plan: SnapshotPlan): void {
+    this.#startedAt = this.#runtime.clock.monotonic();
+    this.#start(plan, Promise.resolve());
+  }
+
+  #retryFirst(plan: SnapshotPlan): void {
+    const waitMs = Math.max(0, this.#retryAt - this.#runtime.clock.monotonic());
+    const abort = new AbortController();
+    const running = this.#runtime.clock.sleep(waitMs, abort.signal).then(
+      () => this.#upload?.abort === abort ? this.#start(plan, Promise.resolve()) : undefined,
+      () => undefined,
+    );
+    this.#upload = { plan, abort, running };
+  }
+
+  async #hashWhenPublished(pinned: Pinned): Promise<void> {
+    const { position, publisher } = this.#stream;
+    if (!publisher.idle || !reached(position, pinned)) return;
+    const taken = takeImage(this.#live, { limit: position?.state.frames ?? 0 });
+    const atPosition = taken !== null && (taken.end === null
+      ? position === null
+      : position !== null && sameLog(taken.end.header, position.header) &&
+        taken.end.state.frames === position.state.frames);
+    if (!atPosition) {
+      // The log was restarted meanwhile: try from a new pin.
+      this.#release();
+      return;
+    }
+    const { image } = taken;
+    const { sha256, clock } = this.#runtime;
+    const rawHash = await hashImage(image, { sha256, clock });
+    const target = this.#stream.sealBridge(rawHash, image.pageSize);
+    this.#pinned = null;
+    const plan: SnapshotPlan = {
+      key: this.#stream.key("snapshot", target.seq),
+      seq: target.seq,
+      prevChecksum: target.prevChecksum,
+      createdMs: target.createdMs,
+      rawHash,
+      pageCount: image.pageCount,
+      image,
+      pin: pinned.pin,
+    };
+    this.#start(plan, this.#bridged(target.seq));
+  }
+
+  /** Resolves when the bridge is in the bucket. */
+  async #bridged(seq: bigint): Promise<void> {
+    while (this.#stream.published.seq < seq) {
+      await this.#stream.publisher.settled();
+      if (this.#stream.published.seq < seq) await this.#runtime.clock.sleep(100);
+    }
+  }
+
+  #start(plan: SnapshotPlan, ready: Promise<void>): void {
+    const abort = new AbortController();
+    const { store, root, lineage } = this.#stream.parts;
+    const run = async (): Promise<void> => {
+      try {
+        const bytes = await uploadSnapshot(plan, { store, sha256: this.#runtime.sha256, ready, signal: abort.signal });
+        const { seq, rawHash, createdMs } = plan;
+        await pointAtSnapshot(store, root, { lineage, seq, rawHash, createdMs }, abort.signal);
+        const durationMs = this.#runtime.clock.monotonic() - this.#startedAt;
+        if (!abort.signal.aborted) this.#finished = { done: { seq, bytes, durationMs, checksum: rawHash, createdMs } };
+      } catch (error) {
+        if (!abort.signal.aborted) this.#finished = { error };
+      }
+    };
+    this.#upload = { plan, abort, running: run() };
+  }
+
+  /** Gives up what is under way, because the WAL must be rolled over or the database is closed. */
+  async abandon(reason: string): Promise<void> {
+    const upload = this.#upload;
+    if (upload !== null) {
+      upload.abort.abort(new Error(reason));
+      this.#emit({ kind: "snapshot_abandoned", path: this.#live.path, seq: upload.plan.seq, reason });
+    }
+    this.#release();
+    this.#finished = null;
+    await upload?.running;
+  }
+
+  #release(): void {
+    const pin = this.#pinned?.pin ?? this.#upload?.plan.pin;
+    this.#pinned = null;
+    this.#upload = null;
+    if (pin !== undefined) this.#live.releasePin(pin);
+  }
+}

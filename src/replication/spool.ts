@@ -1,0 +1,131 @@
+/**
+ * Sealed objects on disk that must outlive their frames in the WAL: temp, fsync, rename, fsync of the directory.
+ * Uploaded in order and removed when confirmed.
+ */
+import { ChangesetDecoder } from "../format/hadbp.ts";
+import { seqHex } from "../format/keys.ts";
+import type { Files, NewSha256 } from "../runtime/types.ts";
+import { objectInMemoryMax, type Sealed } from "./sealed.ts";
+import { indexEntrySize, type PageIndex } from "./page_index.ts";
+
+const suffix = ".hadbp";
+
+/** The spool directory of one database. */
+export class Spool {
+  readonly #files: Files;
+  readonly #directory: string;
+
+  constructor(files: Files, directory: string) {
+    this.#files = files;
+    this.#directory = directory;
+    files.makeDirectory(directory);
+    for (const { name } of files.list(directory)) if (!name.endsWith(suffix)) files.remove(`${directory}/${name}`);
+  }
+
+  #path(seq: bigint): string {
+    return `${this.#directory}/${seqHex(seq)}${suffix}`;
+  }
+
+  /** Bytes in the spool. */
+  get size(): number {
+    return this.seqs().reduce((sum, seq) => sum + (this.#files.stat(this.#path(seq))?.size ?? 0), 0);
+  }
+
+  /** Seqs in the spool, ascending. */
+  seqs(): bigint[] {
+    return this.#files.list(this.#directory)
+      .filter(({ name }) => /^[0-9a-f]{16}\.hadbp$/.test(name))
+      .map(({ name }) => BigInt(`0x${name.slice(0, 16)}`));
+  }
+
+  /** Makes `sealed` durable here; the answer reads its bytes from the spool from now on. */
+  add(sealed: Sealed): Sealed {
+    const path = this.#path(sealed.seq);
+    if (this.#files.stat(path) === null) {
+      const temporary = `${path}.tmp`;
+      this.#files.remove(temporary);
+      const file = this.#files.open(temporary, "exclusive");
+      try {
+        let position = 0;
+        for (const chunk of sealed.chunks()) {
+          file.write(chunk, position);
+          position += chunk.length;
+        }
+        file.sync();
+      } finally {
+        file.close();
+      }
+      this.#files.rename(temporary, path);
+      this.#files.syncDirectory(this.#directory);
+    }
+    return { ...sealed, chunks: () => this.#read(path) };
+  }
+
+  /**
+   * Reads an object of an earlier process back; throws `FormatError` when it is not whole.
+   * `known` says what cannot be read off the object itself.
+   */
+  load(seq: bigint, known: { key: string; prevChecksum: bigint; index: PageIndex; sha256: NewSha256 }): Sealed {
+    const path = this.#path(seq);
+    const decoder = new ChangesetDecoder({
+      object: path,
+      sha256: known.sha256,
+      size: this.#files.stat(path)?.size ?? 0,
+      expect: { seq, pageSize: known.index.pageSize, prevChecksum: known.prevChecksum },
+    });
+    const pgnos: number[] = [];
+    const hashes: Uint8Array[] = [];
+    for (const chunk of this.#read(path)) {
+      for (const { pgno, data } of decoder.push(chunk)) {
+        if (data.length === 0) continue;
+        const hash = new Uint8Array(indexEntrySize);
+        known.index.hashPage(data, hash, 0);
+        pgnos.push(pgno);
+        hashes.push(hash);
+      }
+    }
+    const end = decoder.finish();
+    const header = decoder.header!;
+    const joined = new Uint8Array(hashes.length * indexEntrySize);
+    hashes.forEach((hash, i) => joined.set(hash, i * indexEntrySize));
+    return {
+      kind: header.declaredEnd === null ? "delta" : "bridge",
+      key: known.key,
+      seq,
+      createdMs: header.createdMs,
+      size: end.size,
+      chainEnd: end.chainEnd,
+      pageCount: end.endPageCount!,
+      hashes: { pgnos, hashes: joined },
+      position: undefined,
+      frames: 0,
+      chunks: () => this.#read(path),
+    };
+  }
+
+  /** Forgets an object that is confirmed in the bucket. */
+  remove(seq: bigint): void {
+    this.#files.remove(this.#path(seq));
+  }
+
+  /** Forgets everything, when a new lineage begins. */
+  clear(): void {
+    for (const seq of this.seqs()) this.remove(seq);
+  }
+
+  *#read(path: string): Generator<Uint8Array> {
+    const file = this.#files.open(path, "read");
+    try {
+      const { size } = file.stat();
+      const buffer = new Uint8Array(Math.min(size, objectInMemoryMax));
+      for (let position = 0; position < size;) {
+        const length = file.read(buffer, position);
+        if (length === 0) throw new Error(`${path} became shorter while it was read`);
+        yield buffer.subarray(0, length);
+        position += length;
+      }
+    } finally {
+      file.close();
+    }
+  }
+}

@@ -1,0 +1,48 @@
+/**
+ * The adapter for Node, Bun and Deno: everything the core needs of the machine, by the `node:` built-ins
+ * that all three have.
+ *
+ * ```ts ignore
+ * import { systemRuntime } from "@walrust/walrust/system";
+ * const runtime = systemRuntime();
+ * console.log(runtime.clock.now(), runtime.sqlite?.version);
+ * ```
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { systemClock, systemRandom } from "./system_clock.ts";
+import { systemFiles } from "./system_files.ts";
+import { systemFetch } from "./system_http.ts";
+import { systemSqlite } from "./system_sqlite.ts";
+import type { NewSha256, Runtime, Sqlite } from "./types.ts";
+
+export type * from "./types.ts";
+
+const systemSha256: NewSha256 = () => {
+  const hash = createHash("sha256");
+  return {
+    update: (bytes) => void hash.update(bytes),
+    digest: () => new Uint8Array(hash.digest()),
+  };
+};
+
+/** What of the machine to use. */
+export interface SystemRuntimeOptions {
+  /** False: behave as where the runtime has no built-in SQLite. */
+  sqlite?: boolean;
+}
+
+/** The machine we run on: Node, Bun or Deno. Nothing is loaded or opened before it is used. */
+export function systemRuntime(options: SystemRuntimeOptions = {}): Runtime {
+  return {
+    clock: systemClock,
+    random: systemRandom,
+    files: systemFiles,
+    sha256: systemSha256,
+    get sqlite(): Sqlite | null {
+      return options.sqlite === false ? null : systemSqlite();
+    },
+    fetch: systemFetch(),
+  };
+}

@@ -1,0 +1,280 @@
+/** Every command ends with the code of the one table in src/errors.ts, and says what to do. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import test from "node:test";
+import { exitCodes } from "../../src/errors.ts";
+import { version } from "../../src/version.ts";
+import { projectDirectory, walrustCommand } from "../support/runtime.ts";
+import { temporaryDirectory } from "../support/temporary_directory.ts";
+
+const folder = temporaryDirectory("exit-codes");
+const vectors = `${projectDirectory}/test/fixtures/vectors`;
+const good = `file://${vectors}/owned-lineage/bucket/backups`;
+const empty = join(folder, "empty");
+mkdirSync(empty);
+const damaged = join(folder, "damaged");
+mkdirSync(join(damaged, "app/0001"), { recursive: true });
+// The only snapshot there is, with its last byte flipped: nothing is left to fall back to.
+const snapshot = readFileSync(`${vectors}/owned-bare/bucket/backups/app/0001/0000000000000005.hadbp`);
+snapshot[snapshot.length - 1] ^= 1;
+writeFileSync(join(damaged, "app/0001/0000000000000005.hadbp"), snapshot);
+const noDatabase = join(folder, "notes.txt");
+writeFileSync(noDatabase, "this is no database, it only lies here\n".repeat(100));
+const existing = join(folder, "existing.db");
+writeFileSync(existing, "mine");
+// Nobody listens on the discard port of loopback.
+const noServer = ["-b", "s3://bucket", "--endpoint", "http://127.0.0.1:9"];
+
+interface Ended {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+function walrust(words: string[], environment: Record<string, string> = {}): Promise<Ended> {
+  const [program, ...args] = [...walrustCommand(), ...words];
+  const base: Record<string, string | undefined> = {
+    ...process.env,
+    AWS_ACCESS_KEY_ID: "canary-id",
+    AWS_SECRET_ACCESS_KEY: "canary-secret-Zx81",
+    WALRUST_LOG: "",
+    RUST_LOG: "",
+  };
+  const child = spawn(program, args, {
+    cwd: folder,
+    env: { ...base, ...environment },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const ended: Ended = { code: null, stdout: "", stderr: "" };
+  child.stdout.setEncoding("utf8").on("data", (text: string) => ended.stdout += text);
+  child.stderr.setEncoding("utf8").on("data", (text: string) => ended.stderr += text);
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ ...ended, code }));
+  });
+}
+
+interface Case {
+  name: string;
+  words: string[];
+  code: number;
+  stderr?: RegExp;
+  stdout?: RegExp;
+}
+
+const restoreTo = (name: string): string[] => ["-o", join(folder, name)];
+
+const cases: Case[] = [
+  { name: "--version", words: ["--version"], code: 0, stdout: new RegExp(`^${version}\n$`) },
+  { name: "--help", words: ["--help"], code: 0, stdout: /Exit codes:/ },
+  { name: "no words", words: [], code: 0, stdout: /Usage: walrust/ },
+  {
+    name: "unknown command",
+    words: ["wach"],
+    code: exitCodes.config,
+    stderr: /^error: unknown command[^]*hint: .*watch/,
+  },
+  { name: "unknown option", words: ["list", "--nope"], code: exitCodes.config, stderr: /unknown option[^]*hint:/ },
+
+  { name: "list", words: ["list", "-b", good], code: 0, stdout: /^1 database in file:[^]*app[^]*seq 20/ },
+  { name: "list of nothing [S80]", words: ["list", "-b", `file://${empty}`], code: 0, stdout: /^nothing in / },
+  { name: "list without bucket", words: ["list"], code: exitCodes.config, stderr: /no bucket[^]*hint: add -b/ },
+  { name: "list, bad bucket", words: ["list", "-b", "ftp://x"], code: exitCodes.config, stderr: /hint:/ },
+
+  { name: "restore", words: ["restore", "app", "-b", good, ...restoreTo("ok.db")], code: 0, stdout: /✓ seq 20/ },
+  {
+    name: "restore by file name",
+    words: ["restore", "app.db", "-b", good, ...restoreTo("named.db"), "--seq", "7"],
+    code: 0,
+    stdout: /✓ seq 7/,
+  },
+  {
+    name: "restore --dry-run",
+    words: ["restore", "app", "-b", good, ...restoreTo("dry.db"), "--dry-run"],
+    code: 0,
+    stdout: /nothing written[^]*would restore seq 20/,
+  },
+  { name: "restore without name", words: ["restore"], code: exitCodes.config, stderr: /missing required argument/ },
+  { name: "restore without -o", words: ["restore", "app", "-b", good], code: exitCodes.config, stderr: /hint: add -o/ },
+  {
+    name: "restore, bad --seq",
+    words: ["restore", "app", "-b", good, ...restoreTo("x.db"), "--seq", "-1"],
+    code: exitCodes.config,
+    stderr: /--seq/,
+  },
+  {
+    name: "restore, time without zone [S69]",
+    words: ["restore", "app", "-b", good, ...restoreTo("x.db"), "--point-in-time", "2026-01-15T10:30:00"],
+    code: exitCodes.config,
+    stderr: /zone[^]*hint:/,
+  },
+  {
+    name: "restore, 30 February [S69]",
+    words: ["restore", "app", "-b", good, ...restoreTo("x.db"), "--point-in-time", "2026-02-30T10:30:00Z"],
+    code: exitCodes.config,
+    stderr: /does not exist/,
+  },
+  {
+    name: "restore, time and seq",
+    words: [
+      "restore",
+      "app",
+      "-b",
+      good,
+      ...restoreTo("x.db"),
+      "--point-in-time",
+      "2026-01-15T10:30:00Z",
+      "--seq",
+      "7",
+    ],
+    code: exitCodes.config,
+    stderr: /both/,
+  },
+  {
+    name: "restore, no server",
+    words: ["restore", "app", ...noServer, ...restoreTo("x.db")],
+    code: exitCodes.storage,
+    stderr: /127\.0\.0\.1:9/,
+  },
+  {
+    name: "restore, damaged object [S72]",
+    words: ["restore", "app", "-b", `file://${damaged}`, ...restoreTo("x.db")],
+    code: exitCodes.integrity,
+    stderr: /0000000000000005\.hadbp/,
+  },
+  {
+    name: "restore from nothing [S80]",
+    words: ["restore", "app", "-b", `file://${empty}`, ...restoreTo("x.db")],
+    code: exitCodes.restore,
+    stderr: /^error: [^]*hint: /,
+  },
+  {
+    name: "restore of a seq that is not there [S92]",
+    words: ["restore", "app", "-b", good, ...restoreTo("x.db"), "--seq", "99"],
+    code: exitCodes.restore,
+    stderr: /seq 5 .*seq 20/,
+  },
+  {
+    name: "restore of a time before the first [S92]",
+    words: ["restore", "app", "-b", good, ...restoreTo("x.db"), "--point-in-time", "2001-01-15T10:30:00Z"],
+    code: exitCodes.restore,
+    stderr: /seq 5 .*seq 20/,
+  },
+  {
+    name: "restore over an existing file [S91]",
+    words: ["restore", "app", "-b", good, "-o", existing],
+    code: exitCodes.restore,
+    stderr: /--force/,
+  },
+
+  { name: "watch without database", words: ["watch", "-b", good], code: exitCodes.config, stderr: /missing required/ },
+  { name: "watch without bucket", words: ["watch", "app.db"], code: exitCodes.config, stderr: /no bucket/ },
+  {
+    name: "watch, bad interval [S89]",
+    words: ["watch", "app.db", "-b", `file://${empty}`, "--wal-sync-interval", "-1"],
+    code: exitCodes.config,
+    stderr: /--wal-sync-interval/,
+  },
+  {
+    name: "watch, missing database",
+    words: ["watch", join(folder, "missing.db"), "-b", `file://${empty}`],
+    code: exitCodes.database,
+    stderr: /missing\.db[^]*hint:/,
+  },
+  {
+    name: "watch, not SQLite [S90]",
+    words: ["watch", noDatabase, "-b", `file://${empty}`],
+    code: exitCodes.database,
+    stderr: /notes\.txt/,
+  },
+
+  { name: "snapshot without bucket", words: ["snapshot", "app.db"], code: exitCodes.config, stderr: /no bucket/ },
+  {
+    name: "snapshot, missing database",
+    words: ["snapshot", join(folder, "missing.db"), "-b", `file://${empty}`],
+    code: exitCodes.database,
+    stderr: /missing\.db/,
+  },
+  {
+    name: "snapshot, not SQLite [S90]",
+    words: ["snapshot", noDatabase, "-b", `file://${empty}`],
+    code: exitCodes.database,
+    stderr: /notes\.txt/,
+  },
+
+  { name: "demo, bad seconds", words: ["demo", "--seconds", "1"], code: exitCodes.config, stderr: /--seconds/ },
+  {
+    name: "demo, directory not empty",
+    words: ["demo", "--directory", folder],
+    code: exitCodes.config,
+    stderr: /not empty[^]*hint:/,
+  },
+];
+
+for (const { name, words, code, stderr, stdout } of cases) {
+  test(`exit code ${code}: ${name}`, { timeout: 120_000 }, async () => {
+    const ended = await walrust(words);
+    assert.equal(ended.code, code, `${ended.stdout}${ended.stderr}`);
+    if (code === 0) assert.equal(ended.stderr, "");
+    else assert.match(ended.stderr, /error: /);
+    if (stderr !== undefined) assert.match(ended.stderr, stderr);
+    if (stdout !== undefined) assert.match(ended.stdout, stdout);
+    assert.ok(!existsSync(join(folder, "x.db")), "a refused restore leaves no file");
+    assert.ok(!`${ended.stdout}${ended.stderr}`.includes("canary-secret"), "secrets are never printed [S84]");
+  });
+}
+
+test("exit codes: every kind of the table is reached by some command", () => {
+  const reached = new Set(cases.map(({ code }) => code));
+  // 1 is for what nobody foresaw: no words can ask for it.
+  for (const [kind, code] of Object.entries(exitCodes)) assert.ok(code === 1 || reached.has(code), kind);
+});
+
+test("exit codes: canary, a wrong expectation is noticed", async () => {
+  const ended = await walrust(["list"]);
+  assert.notEqual(ended.code, 0);
+});
+
+test("--json: errors are one object on stderr, stdout stays empty", async () => {
+  for (
+    const words of [["restore", "app", "-b", `file://${empty}`, ...restoreTo("x.db"), "--json"], ["--json", "lst"]]
+  ) {
+    const { code, stdout, stderr } = await walrust(words);
+    const { error } = JSON.parse(stderr);
+    assert.equal(error.exitCode, code);
+    assert.equal(typeof error.hint, "string");
+    assert.equal(stdout, "");
+  }
+});
+
+test("--json: list and restore print one object on stdout", async () => {
+  const list = JSON.parse((await walrust(["list", "-b", good, "--json"])).stdout);
+  assert.equal(list.databases[0].name, "app");
+  assert.equal(list.databases[0].lineages[0].last.seq, "20");
+  const restored = JSON.parse(
+    (await walrust(["restore", "app", "-b", good, ...restoreTo("json.db"), "--json"])).stdout,
+  );
+  assert.equal(restored.seq, "20");
+  assert.equal(restored.integrity, "ok");
+  assert.match(restored.chain, /^[0-9a-f]{16}$/);
+});
+
+test("--quiet: success says nothing", async () => {
+  const ended = await walrust(["restore", "app", "-b", good, ...restoreTo("quiet.db"), "--quiet"]);
+  assert.deepEqual(ended, { code: 0, stdout: "", stderr: "" });
+});
+
+test("list: layouts of other programs are named", async () => {
+  const { code, stdout } = await walrust(["list", "-b", `file://${vectors}/older/litestream-05/bucket`]);
+  assert.equal(code, 0);
+  assert.match(stdout, /app: written by Litestream 0\.5/);
+});
+
+test("version: the same in package.json, deno.json and src/version.ts", () => {
+  for (const file of ["package.json", "deno.json"]) {
+    assert.equal(JSON.parse(readFileSync(`${projectDirectory}/${file}`, "utf8")).version, version, file);
+  }
+});

@@ -1,0 +1,128 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import test from "node:test";
+import { openDatabase, type SqlDatabase } from "../../src/runtime/system_database.ts";
+import { systemRuntime } from "../../src/runtime/system.ts";
+import { walrustCommand } from "../support/runtime.ts";
+import { temporaryDirectory } from "../support/temporary_directory.ts";
+
+const folder = temporaryDirectory("watch-signals");
+const { clock } = systemRuntime();
+
+interface Watch {
+  child: ChildProcess;
+  stdout: string;
+  stderr: string;
+  ended: Promise<number | null>;
+}
+
+function start(words: string[]): Watch {
+  const [program, ...args] = [...walrustCommand(), ...words];
+  const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
+  const watch: Watch = { child, stdout: "", stderr: "", ended: Promise.resolve(null) };
+  child.stdout.setEncoding("utf8").on("data", (text: string) => watch.stdout += text);
+  child.stderr.setEncoding("utf8").on("data", (text: string) => watch.stderr += text);
+  watch.ended = new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", resolve);
+  });
+  return watch;
+}
+
+async function until(watch: Watch, isDone: () => boolean): Promise<void> {
+  const endMs = clock.monotonic() + 60_000;
+  while (!isDone()) {
+    assert.ok(watch.child.exitCode === null && clock.monotonic() < endMs, `${watch.stdout}${watch.stderr}`);
+    await clock.sleep(20);
+  }
+}
+
+function prepare(name: string): { path: string; bucket: string; database: SqlDatabase } {
+  const bucket = join(folder, `${name}-bucket`);
+  mkdirSync(bucket);
+  const path = join(folder, `${name}.db`);
+  const database = openDatabase(path);
+  database.exec("PRAGMA journal_mode = WAL; CREATE TABLE t (n INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)");
+  return { path, bucket: `file://${bucket}`, database };
+}
+
+test("watch: SIGTERM and SIGINT end with a final sync and exit code 0", { timeout: 120_000 }, async () => {
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    const { path, bucket, database } = prepare(signal);
+    // An interval that never comes: what is published after the start is published by the final sync.
+    const watch = start(["watch", path, "-b", bucket, "--json", "--wal-sync-interval", "3600"]);
+    await until(watch, () => watch.stdout.includes('"kind":"started"'));
+    await clock.sleep(300);
+    database.exec("INSERT INTO t VALUES (2)");
+    watch.child.kill(signal);
+    assert.equal(await watch.ended, 0, watch.stderr);
+    const events = watch.stdout.trimEnd().split("\n").map((line) => JSON.parse(line));
+    assert.equal(events.at(-1).kind, "stopped");
+    database.close();
+    const output = join(folder, `${signal}-restored.db`);
+    const restore = start(["restore", signal, "-b", bucket, "-o", output]);
+    assert.equal(await restore.ended, 0, restore.stderr);
+    const restored = openDatabase(output);
+    assert.equal(restored.prepare("SELECT n FROM t").all().length, 2);
+    restored.close();
+  }
+});
+
+test("watch: one failing database does not stop the others, the exit code says so", { timeout: 120_000 }, async () => {
+  const { path, bucket, database } = prepare("good");
+  const watch = start(["watch", join(folder, "absent.db"), path, "-b", bucket]);
+  await until(watch, () => watch.stdout.includes("good.db: snapshot (") && watch.stderr.includes("absent.db"));
+  watch.child.kill("SIGTERM");
+  assert.equal(await watch.ended, 3, watch.stderr);
+  assert.match(watch.stdout, /good\.db: stopped at seq/);
+  assert.match(watch.stdout, /^watching 2 databases → file:/);
+  assert.match(watch.stdout, /^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] good\.db: /m);
+  assert.match(watch.stderr, /error: .*absent\.db does not exist\nhint: /);
+  database.close();
+});
+
+test(
+  "watch: a second walrust on the same database is refused and names the holder [S64]",
+  { timeout: 120_000 },
+  async () => {
+    const { path, bucket, database } = prepare("held");
+    const first = start(["watch", path, "-b", bucket]);
+    await until(first, () => first.stdout.includes("watching →"));
+    const second = start(["watch", path, "-b", bucket]);
+    assert.equal(await second.ended, 3);
+    assert.match(second.stderr, new RegExp(`process ${first.child.pid}\\b`));
+    first.child.kill("SIGTERM");
+    assert.equal(await first.ended, 0);
+    database.close();
+  },
+);
+
+test("snapshot: alone and beside a running watch, prints seq, size and checksum", { timeout: 120_000 }, async () => {
+  const { path, bucket, database } = prepare("snap");
+  const alone = start(["snapshot", path, "-b", bucket]);
+  assert.equal(await alone.ended, 0, alone.stderr);
+  assert.match(alone.stdout, /✓ snapshot seq \d+: [\d.]+ KB in .*\n {2}checksum [0-9a-f]{16}\n/);
+  const watch = start(["watch", path, "-b", bucket]);
+  await until(watch, () => watch.stdout.includes("watching →"));
+  database.exec("INSERT INTO t VALUES (2)");
+  const beside = start(["snapshot", path, "-b", bucket, "--json"]);
+  assert.equal(await beside.ended, 0, beside.stderr);
+  const report = JSON.parse(beside.stdout);
+  assert.match(report.checksum, /^[0-9a-f]{16}$/);
+  assert.match(report.seq, /^\d+$/);
+  watch.child.kill("SIGTERM");
+  assert.equal(await watch.ended, 0, watch.stderr);
+  database.close();
+});
+
+test("watch: canary, a watch that is killed does not say that it stopped", { timeout: 120_000 }, async () => {
+  const { path, bucket, database } = prepare("killed");
+  const watch = start(["watch", path, "-b", bucket]);
+  await until(watch, () => watch.stdout.includes("watching →"));
+  watch.child.kill("SIGKILL");
+  assert.equal(await watch.ended, null);
+  assert.doesNotMatch(watch.stdout, /stopped/);
+  database.close();
+});

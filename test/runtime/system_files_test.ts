@@ -1,0 +1,113 @@
+import assert from "node:assert/strict";
+import { symlinkSync } from "node:fs";
+import { test } from "node:test";
+import { systemFiles as files } from "../../src/runtime/system_files.ts";
+import { runtimeName } from "../support/runtime.ts";
+import { temporaryDirectory } from "../support/temporary_directory.ts";
+
+const directory = temporaryDirectory("files");
+
+function write(path: string, text: string): void {
+  const file = files.open(path, "create");
+  file.write(new TextEncoder().encode(text), 0);
+  file.sync();
+  file.close();
+}
+
+function read(path: string): string {
+  const file = files.open(path, "read");
+  const bytes = new Uint8Array(file.stat().size + 10);
+  const count = file.read(bytes, 0);
+  file.close();
+  return new TextDecoder().decode(bytes.subarray(0, count));
+}
+
+test("OpenFile: reads and writes at positions, short at the end of the file", () => {
+  const file = files.open(`${directory}/positions`, "exclusive");
+  file.write(Uint8Array.of(1, 2, 3, 4), 4);
+  assert.equal(file.stat().size, 8);
+  const into = new Uint8Array(6);
+  assert.equal(file.read(into, 3), 5);
+  assert.deepEqual([...into], [0, 1, 2, 3, 4, 0]);
+  assert.equal(file.read(into, 100), 0);
+  file.truncate(5);
+  assert.equal(file.stat().size, 5);
+  file.close();
+  file.close();
+  assert.throws(() => file.read(into, 0), TypeError);
+});
+
+test("Files.open: modes", () => {
+  const path = `${directory}/modes`;
+  assert.throws(() => files.open(path, "read"), { code: "ENOENT" });
+  assert.throws(() => files.open(path, "update"), { code: "ENOENT" });
+  write(path, "abc");
+  assert.throws(() => files.open(path, "exclusive"), { code: "EEXIST" });
+  const file = files.open(path, "create");
+  assert.equal(file.stat().size, 3);
+  file.close();
+});
+
+test("Files.stat: nanoseconds, inode and type; null when nothing is there", () => {
+  write(`${directory}/stat`, "x");
+  const stat = files.stat(`${directory}/stat`);
+  assert.equal(stat?.type, "file");
+  assert.equal(stat?.size, 1);
+  assert.equal(typeof stat?.inode, "bigint");
+  assert.equal(typeof stat?.mtimeNs, "bigint");
+  assert.equal(files.stat(directory)?.type, "directory");
+  assert.equal(files.stat(`${directory}/nothing`), null);
+  assert.equal(files.stat(`${directory}/stat/below-a-file`), null);
+});
+
+// Deno's node:fs knows whole milliseconds only, which capture.md allows for (stat-only polling begins after 2 s).
+const coarse = runtimeName === "deno" && "Deno cuts mtimes to milliseconds";
+
+test("Files.stat: tells two writes within one millisecond apart", { skip: coarse }, () => {
+  const path = `${directory}/fast`;
+  const seen = new Set<bigint>();
+  for (let i = 0; i < 200; i++) {
+    write(path, String(i));
+    seen.add((files.stat(path)?.mtimeNs ?? 0n) % 1_000_000n);
+  }
+  assert.ok([...seen].some((part) => part !== 0n), "the mtime is cut to milliseconds");
+});
+
+test("Files: rename replaces, link does not", () => {
+  write(`${directory}/a`, "a");
+  write(`${directory}/b`, "b");
+  assert.throws(() => files.link(`${directory}/a`, `${directory}/b`), { code: "EEXIST" });
+  files.rename(`${directory}/a`, `${directory}/b`);
+  assert.equal(read(`${directory}/b`), "a");
+  files.link(`${directory}/b`, `${directory}/c`);
+  assert.equal(read(`${directory}/c`), "a");
+  files.remove(`${directory}/b`);
+  files.remove(`${directory}/b`);
+  assert.equal(read(`${directory}/c`), "a");
+});
+
+test("Files: directories are made, listed in order, synced and removed only when empty", () => {
+  const top = `${directory}/top/deep`;
+  files.makeDirectory(top);
+  files.makeDirectory(top);
+  for (const name of ["b", "a", "ä", "B"]) write(`${top}/${name}`, name);
+  symlinkSync(`${top}/a`, `${top}/z`);
+  symlinkSync(`${top}/gone`, `${top}/zz`);
+  files.syncDirectory(top);
+  const listed = files.list(top);
+  assert.deepEqual(listed.map((entry) => entry.name), ["B", "a", "b", "z", "zz", "ä"]);
+  assert.deepEqual(listed.slice(3, 5).map((entry) => entry.type), ["file", "other"]);
+  files.removeDirectory(top);
+  assert.equal(files.list(top).length, 6);
+  for (const { name } of listed) files.remove(`${top}/${name}`);
+  files.removeDirectory(top);
+  files.removeDirectory(top);
+  assert.deepEqual(files.list(top), []);
+});
+
+test("Files: free bytes and the real path", () => {
+  assert.ok(files.freeBytes(directory) > 0);
+  symlinkSync(directory, `${directory}/self`);
+  assert.equal(files.realPath(`${directory}/self/self`), directory);
+  assert.throws(() => files.realPath(`${directory}/nothing`), { code: "ENOENT" });
+});

@@ -1,0 +1,195 @@
+/** The application whose database is replicated: several connections that read, write, checkpoint, close and die. */
+import { createHash } from "node:crypto";
+import type { SeededRandom } from "./random.ts";
+import { randomPages } from "./wal_content.ts";
+import { SqliteFailure, type WalDatabase } from "./wal_index.ts";
+import { type CheckpointMode, ModelConnection } from "./wal_model.ts";
+
+/** How an application behaves; probabilities per action. */
+export interface Habits {
+  connections: number;
+  /** Share of the pages that a transaction changes. */
+  share: number;
+  spill: number;
+  rollback: number;
+  close: number;
+  read: number;
+  checkpoint: number;
+  crash: number;
+  /** Frames from which a commit is followed by a PASSIVE checkpoint; 0 for never. */
+  autocheckpoint: number;
+  modes: readonly CheckpointMode[];
+}
+
+/** Draws the habits of one history. */
+export function drawHabits(random: SeededRandom): Habits {
+  return {
+    connections: random.between(1, 3),
+    share: random.pick([0.03, 0.1, 0.4]),
+    spill: random.pick([0, 0.2]),
+    rollback: random.pick([0, 0.1]),
+    close: random.pick([0, 0.02, 0.2]),
+    read: random.pick([0, 0.1]),
+    checkpoint: random.pick([0, 0.02, 0.1]),
+    crash: random.pick([0, 0.003, 0.02]),
+    autocheckpoint: random.pick([0, 10, 40]),
+    modes: random.pick([["passive"], ["passive", "full", "restart", "truncate"]] as const),
+  };
+}
+
+const unpublished = "commit frame written, wal-index not";
+
+interface Running {
+  connection: ModelConnection;
+  what: string;
+  steps: Generator<string, unknown>;
+}
+
+/** SHA-256 of a database image. */
+export function contentHash(image: Uint8Array): string {
+  return createHash("sha256").update(image).digest("hex");
+}
+
+export class Application {
+  readonly #database: WalDatabase;
+  readonly #random: SeededRandom;
+  readonly #trace: (line: string) => void;
+  readonly habits: Habits;
+  /** Hash of every content the database ever had, in order; a power loss may bring an old one back. */
+  readonly timeline: string[] = [];
+  #connections: ModelConnection[] = [];
+  #running: Running[] = [];
+  #acting = false;
+
+  constructor(database: WalDatabase, random: SeededRandom, habits: Habits, trace: (line: string) => void) {
+    this.#database = database;
+    this.#random = random;
+    this.habits = habits;
+    this.#trace = trace;
+    this.record();
+  }
+
+  /** Notes what the database holds now, if it is not what it held before. */
+  record(): void {
+    const hash = contentHash(this.#database.content());
+    if (this.timeline.at(-1) === hash) return;
+    this.timeline.push(hash);
+    this.#trace(`content ${this.timeline.length - 1} is ${hash.slice(0, 8)}`);
+  }
+
+  /** Does one thing. */
+  act(): void {
+    if (this.#acting) return;
+    this.#acting = true;
+    try {
+      if (this.#running.length > 0 && this.#random.chance(0.8)) this.#continue(this.#random.pick(this.#running));
+      else if (this.#random.chance(this.habits.crash)) this.crash();
+      else this.#begin();
+    } catch (error) {
+      if (!(error instanceof SqliteFailure)) throw error;
+    } finally {
+      this.#acting = false;
+    }
+  }
+
+  #continue(running: Running): void {
+    try {
+      const { done, value } = running.steps.next();
+      if (!done) {
+        // The moment that leaves a valid commit frame of a transaction that never was.
+        if (value === unpublished && this.#random.chance(this.habits.crash * 5)) this.crash();
+        return;
+      }
+      this.#running = this.#running.filter((other) => other !== running);
+      const result = value === undefined ? "" : ` → ${JSON.stringify(value)}`;
+      this.#trace(`app ${running.what} done${result}`);
+    } catch (error) {
+      this.#running = this.#running.filter((other) => other !== running);
+      running.connection.rollback();
+      throw error;
+    }
+    if (running.what.startsWith("commit")) this.#committed(running.connection);
+  }
+
+  #committed(connection: ModelConnection): void {
+    this.record();
+    const { autocheckpoint } = this.habits;
+    if (autocheckpoint > 0 && (this.#database.index?.header.mxFrame ?? 0) >= autocheckpoint) {
+      this.#start(connection, "checkpoint passive", connection.checkpoint("passive"));
+    }
+  }
+
+  #start(connection: ModelConnection, what: string, steps: Generator<string, unknown>): void {
+    const running = { connection, what, steps };
+    this.#running.push(running);
+    this.#continue(running);
+  }
+
+  #begin(): void {
+    const { habits } = this;
+    const random = this.#random;
+    if (this.#connections.length < habits.connections && (this.#connections.length === 0 || random.chance(0.2))) {
+      this.#connections.push(new ModelConnection(this.#database, "application", false));
+    }
+    const connection = random.pick(this.#connections);
+    if (this.#running.some((running) => running.connection === connection)) return;
+    if (connection.readLock >= 0) {
+      if (random.chance(0.3)) connection.rollback();
+    } else if (random.chance(habits.close)) {
+      this.#trace("app closes a connection");
+      this.#connections = this.#connections.filter((other) => other !== connection);
+      connection.close();
+      this.record();
+    } else if (random.chance(habits.read)) connection.beginRead();
+    else if (random.chance(habits.checkpoint)) {
+      const mode = random.pick(habits.modes);
+      this.#start(connection, `checkpoint ${mode}`, connection.checkpoint(mode));
+    } else this.#write(connection);
+  }
+
+  #write(connection: ModelConnection): void {
+    const random = this.#random;
+    if (!connection.beginWrite()) return;
+    const { habits } = this;
+    const spills = random.chance(habits.spill);
+    const rollback = random.chance(habits.rollback);
+    const steps = function* (): Generator<string, void> {
+      if (spills) {
+        yield* connection.spill(randomPages(connection, random, habits.share * 2).pages);
+        yield "spilled";
+      }
+      if (rollback) return connection.rollback();
+      const { pages, pageCount } = randomPages(connection, random, habits.share);
+      yield* connection.commit(pages, pageCount);
+    };
+    this.#start(connection, rollback ? "rollback" : "commit", steps());
+  }
+
+  /** The process dies; perhaps while it was publishing a commit in the wal-index. */
+  crash(): void {
+    const { index } = this.#database;
+    const tears = this.#running.some(({ what }) => what === "commit") && index !== null && this.#random.chance(0.2);
+    this.#database.kill("application");
+    if (tears && this.#database.index !== null) this.#database.index.torn = true;
+    this.#connections = [];
+    this.#running = [];
+    this.#trace(`app crashes${tears ? " with a torn wal-index" : ""}`);
+    this.record();
+  }
+
+  /** The machine died with everything on it. */
+  powerLoss(): void {
+    this.#connections = [];
+    this.#running = [];
+    this.record();
+  }
+
+  /** Ends what is under way and stays open and quiet. */
+  rest(): void {
+    while (this.#running.length > 0) {
+      for (const running of [...this.#running]) if (this.#running.includes(running)) this.#continue(running);
+    }
+    for (const connection of this.#connections) connection.rollback();
+    this.record();
+  }
+}

@@ -1,0 +1,182 @@
+/** What only a store of files can do wrong. */
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
+import { test } from "node:test";
+import { PreconditionError, StorageError } from "../../src/errors.ts";
+import { systemRuntime } from "../../src/runtime/system.ts";
+import type { Files } from "../../src/runtime/types.ts";
+import { DirectoryStore } from "../../src/storage/directory.ts";
+import { getBytes } from "../../src/storage/object_store.ts";
+import { temporaryDirectory } from "../support/temporary_directory.ts";
+
+const { files, random, clock } = systemRuntime();
+const text = (value: string): Uint8Array => new TextEncoder().encode(value);
+
+function open(directory: string, changed: Partial<Files> = {}): DirectoryStore {
+  const all: Files = { ...bound(files), ...changed };
+  return new DirectoryStore({ directory, files: all, random, clock });
+}
+
+/** `Files` as an object whose methods can be replaced. */
+function bound(source: Files): Files {
+  return {
+    stat: (path) => source.stat(path),
+    open: (path, mode) => source.open(path, mode),
+    rename: (from, to) => source.rename(from, to),
+    link: (from, to) => source.link(from, to),
+    remove: (path) => source.remove(path),
+    makeDirectory: (path) => source.makeDirectory(path),
+    removeDirectory: (path) => source.removeDirectory(path),
+    list: (path) => source.list(path),
+    syncDirectory: (path) => source.syncDirectory(path),
+    freeBytes: (path) => source.freeBytes(path),
+    realPath: (path) => source.realPath(path),
+  };
+}
+
+test("DirectoryStore: objects are plain files, and nothing else stays", async () => {
+  const directory = temporaryDirectory("plain");
+  const store = open(directory);
+  await store.put("a/b", text("x"));
+  await store.put("a/b", text("y"), { ifMatch: (await store.head("a/b"))!.etag });
+  await store.put("c", text("z"), { ifAbsent: true });
+  await assert.rejects(() => store.put("c", text("other"), { ifAbsent: true }), PreconditionError);
+  assert.equal(readFileSync(`${directory}/a/b`, "utf8"), "y");
+  assert.deepEqual(readdirSync(`${directory}/.walrust-tmp`), []);
+  await store.deleteMany(["a/b"]);
+  assert.equal(existsSync(`${directory}/a`), false);
+});
+
+test("DirectoryStore: an object is on the disk before it has its name, and the name before put returns", async () => {
+  const directory = temporaryDirectory("sync");
+  const steps: string[] = [];
+  const name = (path: string): string => path.slice(directory.length).replace(/[0-9a-f]{24}/, "T");
+  const store = open(directory, {
+    open(path, mode) {
+      const file = files.open(path, mode);
+      const sync = file.sync.bind(file);
+      file.sync = () => {
+        steps.push(`sync ${name(path)}`);
+        sync();
+      };
+      return file;
+    },
+    rename(from, to) {
+      steps.push(`rename ${name(from)} ${name(to)}`);
+      files.rename(from, to);
+    },
+    syncDirectory(path) {
+      steps.push(`syncDirectory ${name(path)}`);
+      files.syncDirectory(path);
+    },
+  });
+  await store.put("a/b/c", text("x"));
+  assert.deepEqual(steps, [
+    "sync /.walrust-tmp/T",
+    "syncDirectory /a",
+    "syncDirectory /",
+    "rename /.walrust-tmp/T /a/b/c",
+    "syncDirectory /a/b",
+  ]);
+});
+
+test("DirectoryStore: a full disk is named, and nothing half-written stays", async () => {
+  const directory = temporaryDirectory("full");
+  const store = open(directory, {
+    open(path, mode) {
+      const file = files.open(path, mode);
+      file.write = () => {
+        throw Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+      };
+      return file;
+    },
+  });
+  await assert.rejects(() => store.put("a", text("x")), (error) => {
+    assert.ok(error instanceof StorageError);
+    assert.equal(error.code, "ENOSPC");
+    assert.match(error.hint ?? "", /Free space/);
+    return true;
+  });
+  assert.deepEqual(readdirSync(`${directory}/.walrust-tmp`), []);
+  assert.equal(existsSync(`${directory}/a`), false);
+});
+
+test("DirectoryStore: its own folder and foreign things are neither listed nor keys", async () => {
+  const directory = temporaryDirectory("own");
+  const store = open(directory);
+  mkdirSync(`${directory}/.walrust-tmp`);
+  mkdirSync(`${directory}/empty/deep`, { recursive: true });
+  writeFileSync(`${directory}/.walrust-tmp/0123`, "half");
+  await store.put("a", text("x"));
+  const keys: string[] = [];
+  for await (const { key } of store.list("")) keys.push(key);
+  assert.deepEqual(keys, ["a"]);
+  assert.deepEqual(await store.listDirectories(""), []);
+  await assert.rejects(() => store.put(".walrust-tmp/lock", text("x")), StorageError);
+  await assert.rejects(() => store.deleteMany([".walrust-tmp/0123"]), StorageError);
+});
+
+test("DirectoryStore: leftovers of writers that died are removed after a day", async () => {
+  const directory = temporaryDirectory("left");
+  mkdirSync(`${directory}/.walrust-tmp`);
+  for (const name of ["old", "new"]) writeFileSync(`${directory}/.walrust-tmp/${name}`, "half");
+  utimesSync(`${directory}/.walrust-tmp/old`, new Date(0), new Date(0));
+  await open(directory).put("a", text("x"));
+  assert.deepEqual(readdirSync(`${directory}/.walrust-tmp`), ["new"]);
+});
+
+test("DirectoryStore: of many compare-and-swaps in two stores each version has one successor", async () => {
+  const directory = temporaryDirectory("swap");
+  const stores = [open(directory), open(directory)];
+  await stores[0].put("count", text("0"));
+  const add = async (store: DirectoryStore, who: number): Promise<void> => {
+    for (let added = 0; added < 10;) {
+      const { bytes, etag } = await getBytes(store, "count", 100);
+      // A tail of its own, so that the identical-bytes rule helps nobody.
+      const next = text(`${parseInt(new TextDecoder().decode(bytes)) + 1} by ${who}`);
+      try {
+        await store.put("count", next, { ifMatch: etag });
+        added++;
+      } catch (error) {
+        assert.ok(error instanceof PreconditionError, String(error));
+      }
+    }
+  };
+  await Promise.all(stores.map(add));
+  const { bytes } = await getBytes(stores[0], "count", 100);
+  assert.equal(parseInt(new TextDecoder().decode(bytes)), 20);
+});
+
+test("DirectoryStore: the lock of a dead process is broken, that of a live one is respected", async () => {
+  const directory = temporaryDirectory("lock");
+  const store = open(directory);
+  const lock = `${directory}/.walrust-tmp/lock`;
+  const { etag } = await store.put("a", text("1"));
+  writeFileSync(lock, "");
+  utimesSync(lock, new Date(0), new Date(0));
+  const second = await store.put("a", text("2"), { ifMatch: etag });
+  assert.equal(existsSync(lock), false);
+  writeFileSync(lock, "");
+  const impatient = new DirectoryStore({
+    directory,
+    files,
+    random,
+    clock: { now: () => 0, monotonic: () => 0, sleep: () => Promise.resolve() },
+  });
+  await assert.rejects(() => impatient.put("a", text("3"), { ifMatch: second.etag }), (error) => {
+    assert.ok(error instanceof StorageError);
+    assert.deepEqual([error.code, error.retryable], ["Locked", true]);
+    return true;
+  });
+  assert.equal(readFileSync(`${directory}/a`, "utf8"), "2");
+});
+
+test("DirectoryStore: a large object replaced before it is read is not mixed", async () => {
+  const store = open(temporaryDirectory("replaced"));
+  await store.put("a", new Uint8Array(200_000).fill(1));
+  const object = await store.get("a");
+  await store.put("a", new Uint8Array(200_000).fill(2));
+  await assert.rejects(async () => {
+    for await (const _ of object.body);
+  }, (error) => error instanceof StorageError && error.code === "ObjectChanged");
+});

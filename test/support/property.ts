@@ -1,0 +1,16 @@
+/** Random tests whose failures can be replayed: the seed is in the failure's message and goes back in by environment. */
+import fc from "fast-check";
+import process from "node:process";
+
+const given = process.env.WALRUST_SEED;
+
+/** Runs `property` on `runs` random inputs; `WALRUST_SEED=<seed>` in the environment replays those of a failure. */
+export function checkProperty<T>(property: fc.IProperty<T>, runs: number): void {
+  const seed = given === undefined ? (Math.random() * 0x8000_0000) | 0 : Number(given);
+  const details = fc.check(property, { numRuns: runs, seed });
+  if (details.failed) {
+    throw new Error(`replay with WALRUST_SEED=${seed}\n${fc.defaultReportMessage(details)}`, {
+      cause: details.errorInstance,
+    });
+  }
+}
