@@ -44,6 +44,7 @@ export {
   type ReadOptions,
 } from "./src/replication/inventory.ts";
 export * from "./src/replication/listing.ts";
+export type { Point } from "./src/replication/plan.ts";
 export { parsePointInTime } from "./src/replication/point_in_time.ts";
 export * from "./src/replication/restore.ts";
 export {
@@ -55,4 +56,8 @@ export {
   type WatchResult,
 } from "./src/daemon/watch.ts";
 export { type SnapshotCall, snapshotNow, type SnapshotReport } from "./src/daemon/snapshot_request.ts";
+export type { EngineEvent, EngineOptions } from "./src/replication/options.ts";
+export type { Credentials, CredentialsProvider, Environment } from "./src/storage/credentials.ts";
+export type { RetryPolicy } from "./src/storage/retry.ts";
+export type * from "./src/runtime/types.ts";
 export { version } from "./src/version.ts";

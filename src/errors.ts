@@ -37,6 +37,7 @@ export class WalrustError extends Error {
   /** Facts for machines: key, offset, expected, actual. */
   readonly data: Record<string, unknown>;
 
+  /** What happened, where, and what to do; `code` is a short stable word for machines. */
   constructor(kind: ErrorKind, code: string, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = new.target.name;
@@ -54,6 +55,7 @@ export class WalrustError extends Error {
 
 /** Flags, environment or configuration file: exit code 2. */
 export class ConfigError extends WalrustError {
+  /** What happened, where, and what to do; `code` is a short stable word for machines. */
   constructor(code: string, message: string, details?: ErrorDetails) {
     super("config", code, message, details);
   }
@@ -61,6 +63,7 @@ export class ConfigError extends WalrustError {
 
 /** The database is missing, not SQLite, not in WAL mode, or SQLite itself failed: exit code 3. */
 export class DatabaseError extends WalrustError {
+  /** What happened, where, and what to do; `code` is a short stable word for machines. */
   constructor(code: string, message: string, details?: ErrorDetails) {
     super("database", code, message, details);
   }
@@ -97,6 +100,7 @@ export class StorageError extends WalrustError {
   /** How long the server asked us to wait, in milliseconds. */
   readonly retryAfterMs: number | undefined;
 
+  /** What happened, where, and what to do; `code` is a short stable word for machines. */
   constructor(code: string, message: string, details: StorageErrorDetails = {}) {
     super("storage", code, message, details);
     this.status = details.status;
@@ -116,6 +120,7 @@ export class PreconditionError extends StorageError {}
 
 /** Checksum, chain, identity, or another writer in our lineage: exit code 5. */
 export class IntegrityError extends WalrustError {
+  /** What happened, where, and what to do; `code` is a short stable word for machines. */
   constructor(code: string, message: string, details?: ErrorDetails) {
     super("integrity", code, message, details);
   }
@@ -123,6 +128,7 @@ export class IntegrityError extends WalrustError {
 
 /** Bytes that are not what their format says; `data` holds `object`, `offset` and `expected`. */
 export class FormatError extends IntegrityError {
+  /** What happened, where, and what to do; `code` is a short stable word for machines. */
   constructor(
     code: string,
     message: string,
@@ -134,6 +140,7 @@ export class FormatError extends IntegrityError {
 
 /** No snapshot, or the point asked for is not available: exit code 6. */
 export class RestoreError extends WalrustError {
+  /** What happened, where, and what to do; `code` is a short stable word for machines. */
   constructor(code: string, message: string, details?: ErrorDetails) {
     super("restore", code, message, details);
   }

@@ -129,7 +129,7 @@ async function quickStart(
       assert.match(output, /app → newest\.db/);
       assert.match(output, /✓ snapshot seq/);
     }
-    watch.child.kill("SIGTERM");
+    send(watch, "SIGTERM");
     assert.equal(await watch.ended, 0, watch.output);
     assert.match(watch.output, /stopped at seq/);
     for (const file of ["newest.db", "then.db"]) {
@@ -138,10 +138,15 @@ async function quickStart(
       restored.close();
     }
   } finally {
-    watch.child.kill("SIGKILL");
+    send(watch, "SIGKILL");
     await watch.ended;
     database.close();
   }
+}
+
+/** Not `child.kill`: after it Deno says the exit code is null, whatever it was. */
+function send(running: Running, signal: "SIGTERM" | "SIGINT" | "SIGKILL"): void {
+  if (running.child.exitCode === null && running.child.pid !== undefined) process.kill(running.child.pid, signal);
 }
 
 async function until(isDone: () => boolean, running: Running): Promise<void> {

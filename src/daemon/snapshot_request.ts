@@ -19,12 +19,15 @@ const defaultLimitMs = 10 * 60_000;
 
 /** What `snapshot` prints. */
 export interface SnapshotReport {
+  /** Its sequence number. */
   readonly seq: bigint;
   /** Bytes of the object. */
   readonly bytes: number;
+  /** From the request to the confirmation. */
   readonly durationMs: number;
   /** First 8 bytes of the SHA-256 over the database file at that point. */
   readonly checksum: bigint;
+  /** Store and key prefix. */
   readonly destination: string;
 }
 
@@ -68,13 +71,19 @@ function encode(done: SnapshotDone): Record<string, string | number> {
 
 /** What {@linkcode snapshotNow} needs. */
 export interface SnapshotCall {
+  /** Path of the database. */
   readonly path: string;
+  /** Where it goes. */
   readonly store: ObjectStore;
   /** Key prefix of the database, with its trailing `/`. */
   readonly root: string;
+  /** The machine. */
   readonly runtime: Runtime;
+  /** How, as for a watch. */
   readonly options: EngineOptions;
+  /** Told of what goes wrong and of what is done about it. */
   readonly log?: Log;
+  /** Gives up. */
   readonly signal?: AbortSignal;
   /** Names this process in the lock file. */
   readonly holder?: string;

@@ -19,6 +19,7 @@ export type WatchEvent = EngineEvent | { kind: "failed"; path: string; error: un
 
 /** A database to watch. */
 export interface WatchedDatabase {
+  /** Path of the database. */
   readonly path: string;
   /** Name in the bucket; the file name without its extension when absent. */
   readonly prefix?: string;
@@ -26,13 +27,19 @@ export interface WatchedDatabase {
 
 /** What {@linkcode watch} needs. */
 export interface WatchCall {
+  /** Each is independent of the others. */
   readonly databases: readonly WatchedDatabase[];
+  /** Where it goes. */
   readonly store: ObjectStore;
   /** Key prefix of all databases, empty or ending with `/`. */
   readonly prefix: string;
+  /** The machine. */
   readonly runtime: Runtime;
+  /** How, as {@linkcode WatchOptions} says. */
   readonly options: WatchOptions;
+  /** Told of everything published. */
   readonly onEvent?: (event: WatchEvent) => void;
+  /** Told of what goes wrong and of what is done about it. */
   readonly log?: Log;
   /** Stops: a final sync, then the end. */
   readonly signal?: AbortSignal;
@@ -48,6 +55,7 @@ const lockIntervalMs = 1000;
 
 /** Databases that stopped with an error, in the order they did. */
 export interface WatchResult {
+  /** Path and reason. */
   readonly failures: readonly { path: string; error: unknown }[];
 }
 

@@ -38,7 +38,9 @@ export interface LineageDocument {
   parent: string | null;
   /** Last seq of the parent that belongs to the history. */
   parentSeq: bigint | null;
+  /** When it was begun, Unix milliseconds. */
   createdMs: number;
+  /** Bytes of a page of the database. */
   pageSize: number;
   /** `walrust/<version>`. */
   writer: string;
@@ -46,6 +48,7 @@ export interface LineageDocument {
 
 /** `retention.json`: seqs removed on purpose; every other hole is damage. */
 export interface RetentionDocument {
+  /** Seqs `min` to `max`, both included, and why they are gone. */
   ranges: { min: bigint; max: bigint; reason: "retention" | "merge" }[];
 }
 

@@ -24,8 +24,11 @@ const noBytes: Uint8Array = new Uint8Array(0);
 
 /** What the caller knows of the object to come. */
 export interface ChangesetExpectation {
+  /** Sequence number that the key says. */
   seq?: bigint;
+  /** Page size of the chain. */
   pageSize?: number;
+  /** Chain value before the object; leave it out for a lineage's first snapshot. */
   prevChecksum?: bigint;
   /** `delta` stands for everything with a marker: deltas, bridges, merged deltas. */
   kind?: "snapshot" | "delta";
@@ -35,9 +38,11 @@ export interface ChangesetExpectation {
 export interface DecodeOptions {
   /** Key of the object, for errors. */
   object: string;
+  /** Begins the hash of the object. */
   sha256: NewSha256;
   /** Bytes of the object, when known: checked against the header before anything else is read. */
   size?: number;
+  /** Checked as soon as the header is there. */
   expect?: ChangesetExpectation;
 }
 
@@ -63,6 +68,7 @@ export class ChangesetDecoder {
   #trailer: bigint | null = null;
   #busy = false;
 
+  /** Begins an object. */
   constructor(options: DecodeOptions) {
     this.#options = options;
     this.#hash = options.sha256();

@@ -50,10 +50,13 @@ const createdMsMax = 8_640_000_000_000_000;
 
 /** Fields of the header. */
 export interface ChangesetHeader {
+  /** 1 plain, 2 compacted. */
   version: 1 | 2;
+  /** 0 snapshot, 0x01 delta, 0x81 merged deltas or bridge. */
   flags: number;
   /** Bytes, power of two 512..65536. */
   pageSize: number;
+  /** Sequence number, unsigned 64-bit. */
   seq: bigint;
   /** Chain value before this changeset. */
   prevChecksum: bigint;
@@ -67,7 +70,9 @@ export interface ChangesetHeader {
 
 /** One page, or the end-page-count marker: no bytes, and the database's size in pages plus one as number. */
 export interface Entry {
+  /** Page number from 1, or the marker's: pages in the database + 1. */
   pgno: number;
+  /** One page, or no bytes. */
   data: Uint8Array;
 }
 
@@ -178,7 +183,9 @@ export function encodeHeader(header: ChangesetHeader): Uint8Array {
 
 /** What comes before an entry, to check the order. */
 export interface EntryOrder {
+  /** Entries so far. */
   index: number;
+  /** Number of the last one, 0 before the first. */
   pgno: number;
 }
 

@@ -28,11 +28,13 @@ export interface SqliteHeader {
   writeVersion: number;
   /** 1 for the rollback journal, 2 for WAL. */
   readVersion: number;
+  /** Counts the transactions in rollback mode; in WAL mode it changes rarely. */
   changeCounter: number;
   /** Pages in the file; meaningful when `versionValidFor` equals `changeCounter`. */
   pageCount: number;
   /** Bytes at the end of each page that SQLite leaves alone. */
   reservedBytes: number;
+  /** Change counter for which `pageCount` was written. */
   versionValidFor: number;
 }
 

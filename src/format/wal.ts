@@ -39,11 +39,17 @@ const walVersion = 3007000;
 export interface WalHeader {
   /** Order of the words that the checksums add up; everything else is big-endian. */
   byteOrder: "little" | "big";
+  /** Bytes of a page. */
   pageSize: number;
+  /** Counts the restarts of the log. */
   checkpointSequence: number;
+  /** First salt, one more after each restart. */
   salt1: number;
+  /** Second salt, random after each restart. */
   salt2: number;
+  /** First sum over the header, with which the frames go on. */
   checksum1: number;
+  /** Second sum over the header. */
   checksum2: number;
 }
 
@@ -82,8 +88,9 @@ export function parseWalHeader(bytes: Uint8Array): WalHeader | WalHeaderProblem 
 export interface WalScanState {
   /** Frames found valid so far. */
   frames: number;
-  /** Running checksum after those frames, unsigned. */
+  /** First running sum after those frames, unsigned. */
   checksum1: number;
+  /** Second running sum. */
   checksum2: number;
 }
 

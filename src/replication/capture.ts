@@ -250,7 +250,9 @@ export function takeImage(
     });
   }
   // Everything is in the file and our pin keeps later commits out of it: frames are not needed and may be reused.
-  const backfilled = after.checkpointed >= limit;
+  // With frames behind `limit` this would not follow: a checkpoint that may not copy a page's newest frame skips the
+  // page, older frames included. Then the log cannot be restarted either, so its frames stay.
+  const backfilled = after.log === limit && after.checkpointed >= limit;
   return {
     image: new Image(live, found.commit.pageCount, backfilled ? new Map() : found.pages),
     end: positionAfter(header, found.commit),

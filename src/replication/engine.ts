@@ -11,13 +11,13 @@ import type { ObjectStore } from "../storage/object_store.ts";
 import { type ImageAt, lookAtWal, readWalHeader, sameLog, takeImage } from "./capture.ts";
 import { differingPages } from "./difference.ts";
 import { readSmallFile, removeJournal } from "./journal.ts";
+import { freezeImage } from "./frozen_image.ts";
 import { claimLineage } from "./lineage.ts";
 import { LiveDatabase } from "./live_database.ts";
 import type { EngineEvent, EngineOptions } from "./options.ts";
 import { PageIndex } from "./page_index.ts";
 import { type Resumed, resumeLineage } from "./resume.ts";
 import { Rollover } from "./rollover.ts";
-import { hashImage } from "./snapshot.ts";
 import { type SnapshotDone, SnapshotTask } from "./snapshot_task.ts";
 import { Spool } from "./spool.ts";
 import { Stream } from "./stream.ts";
@@ -124,7 +124,7 @@ export class DatabaseEngine {
   get busy(): boolean {
     return this.#stream !== null &&
       (!this.#stream.publisher.idle || this.#doubt !== null || this.#task?.active === true ||
-        this.#rollover?.pending === true);
+        this.#rollover?.pending === true || this.#rollover?.eager === true);
   }
 
   /** Takes a snapshot as soon as possible. */
@@ -256,8 +256,9 @@ export class DatabaseEngine {
       random: runtime.random,
       sha256: runtime.sha256,
     });
-    const { image } = taken;
-    const rawHash = await hashImage(image, { sha256: runtime.sha256, clock: runtime.clock, index });
+    const directory = `${this.directory}/spool`;
+    const frozen = await freezeImage(taken.image, { live, pin, directory, index, ...runtime });
+    const { image, rawHash } = frozen;
     const seq = parentSeq + 1n;
     const stream = new Stream({ ...shared, lineage, index }, {
       seq,
@@ -272,7 +273,7 @@ export class DatabaseEngine {
     emit({ kind: "started", path, destination: shared.destination, lineage, seq });
     if (!expected || parentSeq > 0n) emit({ kind: "new_lineage", path, lineage, reason });
     const key = renderKey(root, { kind: "snapshot", lineage, seq });
-    this.#task.beginFirst({ key, seq, prevChecksum: 0n, createdMs, rawHash, pageCount: image.pageCount, image, pin });
+    this.#task.beginFirst({ key, seq, prevChecksum: 0n, createdMs, rawHash, pageCount: image.pageCount, image }, frozen);
   }
 
   /** The image at the last commit; tries again when the log is restarted under it. */
@@ -301,14 +302,15 @@ export class DatabaseEngine {
       if (this.#doubt !== null) await this.#resolve(this.#doubt);
       else if (this.#lookDue()) quiet = this.#capture(live, stream);
     }
-    await this.#snapshotStep(stream);
-    if (this.#task!.active) {
+    const task = this.#task!;
+    if (task.holdsPin) {
       const wal = stream.position?.state.frames ?? 0;
       const tooLong = wal >= this.#parts.options.walTruncateThresholdPages && stream.snapshot.seq > 0n;
-      if (tooLong) await this.#task!.abandon("the WAL grew too large while the snapshot was uploaded");
+      if (tooLong) await task.abandon("the WAL grew too large while the snapshot was uploaded");
     } else if (this.#doubt === null) {
       await this.#rollover!.step();
     }
+    await this.#snapshotStep(stream);
     const now = this.#parts.runtime.clock.monotonic();
     if (now - this.#lastJournal >= journalIntervalMs) this.#writeJournal();
     if (quiet) await this.#idleWhenQuiet(before);
@@ -318,7 +320,7 @@ export class DatabaseEngine {
   #lookDue(): boolean {
     const now = this.#parts.runtime.clock.monotonic();
     const interval = this.#parts.options.walSyncIntervalMs;
-    if (now + lookSlackMs < this.#nextLook) return false;
+    if (now + lookSlackMs < this.#nextLook && !this.#rollover!.writerPaused()) return false;
     this.#nextLook = this.#nextLook + interval > now ? this.#nextLook + interval : now + interval;
     return true;
   }
@@ -494,7 +496,8 @@ function isFenced(error: unknown): boolean {
 /** Disk, SQLite and network trouble pass; integrity and our own bugs do not. */
 function isTransient(error: unknown): boolean {
   if (error instanceof WalrustError) return error.kind === "database" || error.kind === "storage";
-  return error instanceof Error && typeof (error as { code?: unknown }).code === "string";
+  const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;
+  return typeof code === "string" && /^E[A-Z0-9]+$/.test(code);
 }
 
 function takenOver(root: string, reason: string): IntegrityError {

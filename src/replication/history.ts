@@ -32,9 +32,11 @@ export interface Segment extends LineageObjects {
 
 /** What {@linkcode readHistory} returns. */
 export interface History {
+  /** `${prefix}${name}/` */
   readonly root: string;
   /** Null when nothing is there. */
   readonly layout: Layout | null;
+  /** `state.json`; null when there is none that can be read. */
   readonly state: StateDocument | null;
   /** Newest first; empty when nothing is there. */
   readonly segments: Segment[];

@@ -7,10 +7,20 @@
  */
 import { DatabaseError } from "../errors.ts";
 import { walFrameHeaderSize, walFrameOffset } from "../format/wal.ts";
+import type { OpenFile } from "../runtime/types.ts";
 import type { LiveDatabase } from "./live_database.ts";
 
-/** Pages 1..pageCount of one commit. */
-export class Image {
+/** Pages 1..pageCount of one commit, which stay as they are while they are read. */
+export interface ImageSource {
+  /** Bytes. */
+  readonly pageSize: number;
+  readonly pageCount: number;
+  /** Fills `into` with `count` pages from `first` on. Throws `DatabaseError` when a page cannot be read whole. */
+  read(first: number, count: number, into: Uint8Array): void;
+}
+
+/** The image of a pinned database. */
+export class Image implements ImageSource {
   /** Bytes. */
   readonly pageSize: number;
   readonly pageCount: number;
@@ -43,6 +53,23 @@ export class Image {
   }
 }
 
+/** An image copied into a file of ours, so that the pin need not wait for an upload. */
+export class CopiedImage implements ImageSource {
+  readonly pageSize: number;
+  readonly pageCount: number;
+  readonly #file: OpenFile;
+
+  constructor(file: OpenFile, pageSize: number, pageCount: number) {
+    this.pageSize = pageSize;
+    this.pageCount = pageCount;
+    this.#file = file;
+  }
+
+  read(first: number, count: number, into: Uint8Array): void {
+    readExactly(this.#file, into.subarray(0, count * this.pageSize), (first - 1) * this.pageSize);
+  }
+}
+
 /** Reads the page of one WAL frame. */
 export function readFrame(live: LiveDatabase, frame: number, into: Uint8Array): void {
   readWhole(live, "wal", into, walFrameOffset(live.pageSize, frame) + walFrameHeaderSize);
@@ -50,7 +77,10 @@ export function readFrame(live: LiveDatabase, frame: number, into: Uint8Array): 
 
 /** Reads exactly `into.length` bytes; tries twice, then fails: a short read must never become a page of zeros. */
 export function readWhole(live: LiveDatabase, which: "file" | "wal", into: Uint8Array, position: number): void {
-  const file = live[which];
+  readExactly(live[which], into, position);
+}
+
+function readExactly(file: OpenFile, into: Uint8Array, position: number): void {
   let failure: unknown;
   for (let attempt = 0; attempt < 2; attempt++) {
     try {

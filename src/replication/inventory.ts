@@ -10,11 +10,15 @@ import { getBytes, type ObjectStore } from "../storage/object_store.ts";
 
 /** One object of a pool; `min` and `max` are equal for deltas and snapshots. The key is rendered from it, never kept. */
 export interface PoolObject {
+  /** Pool it lies in. */
   readonly kind: "delta" | "snapshot" | "level";
+  /** Null in the layout without lineages. */
   readonly lineage: string | null;
   /** 0 for deltas and snapshots, n for `levels/Ln`. */
   readonly level: number;
+  /** First seq it covers. */
   readonly min: bigint;
+  /** Last seq it covers. */
   readonly max: bigint;
   /** Bytes. */
   readonly size: number;
@@ -24,6 +28,7 @@ export interface PoolObject {
 
 /** Everything stored of one lineage (or, with `lineage` null, of the layout without lineages). */
 export interface LineageObjects {
+  /** Null is the layout without lineages. */
   readonly lineage: string | null;
   /** `lineage.json`; only our own lineages have one, and only theirs are strict about holes. */
   readonly document: LineageDocument | null;
@@ -33,6 +38,7 @@ export interface LineageObjects {
   readonly snapshots: PoolObject[];
   /** Ascending by min, then max. */
   readonly levels: PoolObject[];
+  /** `retention.json`: ranges removed on purpose. */
   readonly retention: RetentionDocument | null;
   /** Keys that mean nothing to us. */
   readonly ignoredKeys: number;
@@ -63,6 +69,7 @@ export const layoutNames: Readonly<Record<Layout, string>> = {
 
 /** What the reading functions share. */
 export interface ReadOptions {
+  /** Cancels. */
   signal?: AbortSignal;
 }
 

@@ -7,6 +7,7 @@ import type { Point } from "./plan.ts";
 
 /** A stored snapshot. */
 export interface SnapshotSummary {
+  /** Its seq. */
   readonly seq: bigint;
   /** Unix milliseconds; null when its header cannot be read. */
   readonly createdMs: number | null;
@@ -20,31 +21,41 @@ export interface LineageSummary {
   readonly lineage: string | null;
   /** True for the lineage that the latest point belongs to. */
   readonly active: boolean;
+  /** Lineage it goes on from; `bare` is the layout without lineages. */
   readonly parent: string | null;
+  /** Last seq that counts in the parent. */
   readonly parentSeq: bigint | null;
   /** Ascending; the newest ones of very many. */
   readonly snapshots: SnapshotSummary[];
+  /** All of them. */
   readonly snapshotCount: number;
   /** First restorable point; null without a snapshot. */
   readonly first: Point | null;
+  /** Last restorable point; null without a snapshot. */
   readonly last: Point | null;
   /** Objects of `0000/`, bridges included. */
   readonly deltas: number;
   /** Merged objects. */
   readonly levels: number;
+  /** Of deltas, snapshots and merged objects. */
   readonly bytes: number;
+  /** Keys that mean nothing to us. */
   readonly ignoredKeys: number;
 }
 
 /** What {@linkcode listHistory} returns. */
 export interface HistorySummary {
+  /** Name as stored. */
   readonly name: string;
+  /** `${prefix}${name}/` */
   readonly root: string;
+  /** Null when it is nobody's we know. */
   readonly layout: Layout | null;
   /** Newest first; empty for layouts of other programs. */
   readonly lineages: LineageSummary[];
   /** Lineages that are no part of the history. */
   readonly otherLineages: string[];
+  /** What the user should know, in words. */
   readonly warnings: string[];
 }
 

@@ -167,7 +167,7 @@ function notWal(path: string, mode: string): DatabaseError {
 
 /** Says what a lock that nobody releases means. */
 function explainLock(path: string, error: unknown): unknown {
-  if (!(error instanceof DatabaseError) || error.data["errcode"] !== 5) return error;
+  if (!(error instanceof DatabaseError) || error.code !== "sqlite_busy") return error;
   return new DatabaseError("locked", `${path} is locked by another process`, {
     hint: "an application with PRAGMA locking_mode=EXCLUSIVE keeps everyone out: run it with locking_mode=NORMAL",
     data: { path },

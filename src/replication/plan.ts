@@ -15,8 +15,11 @@ export type PlanStep = PoolObject | { readonly kind: "hole"; readonly max: bigin
 
 /** What to fetch, in order. */
 export interface RestorePlan {
+  /** Lineage the point belongs to. */
   readonly segment: Segment;
+  /** Where it starts. */
   readonly snapshot: PoolObject;
+  /** What follows, in order. */
   readonly steps: readonly PlanStep[];
   /** Seq reached. */
   readonly seq: bigint;
@@ -26,7 +29,9 @@ export interface RestorePlan {
 
 /** Seqs `min` to `max`. */
 export interface SeqRange {
+  /** First. */
   readonly min: bigint;
+  /** Last. */
   readonly max: bigint;
 }
 
@@ -190,6 +195,7 @@ export function seqRangeText(range: SeqRange): string {
 
 /** A point by seq and, where it is known, time. */
 export interface Point {
+  /** Its seq. */
   readonly seq: bigint;
   /** Unix milliseconds; null when its object cannot be read. */
   readonly createdMs: number | null;

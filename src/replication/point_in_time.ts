@@ -13,7 +13,9 @@ export type RestoreTarget =
 
 /** A target, found in the history. */
 export interface ResolvedTarget {
+  /** Lineage it belongs to. */
   readonly segment: Segment;
+  /** Seq it stands for. */
   readonly seq: bigint;
   /** What the user should know of the choice, in words. */
   readonly notes: string[];

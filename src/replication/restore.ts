@@ -24,28 +24,39 @@ export type ImageCheck = (
 
 /** How far a restore is. */
 export interface RestoreProgress {
+  /** What is being done. */
   readonly phase: "fetch" | "check" | "install";
+  /** Fetched so far. */
   readonly bytes: number;
+  /** Planned. */
   readonly bytesTotal: number;
 }
 
 /** Options of {@linkcode restore}. */
 export interface RestoreOptions {
+  /** Bucket to read. */
   store: ObjectStore;
   /** `${prefix}${name}/` */
   root: string;
+  /** Point to restore. */
   target: RestoreTarget;
+  /** Path of the file to make. */
   outputPath: string;
+  /** The machine. */
   runtime: Pick<Runtime, "files" | "sha256" | "sqlite" | "clock" | "random">;
   /** Plan only; nothing is written. */
   dryRun?: boolean;
   /** Move existing files aside. */
   force?: boolean;
+  /** What SQLite looks at before the file gets its name. */
   integrityCheck: IntegrityLevel;
   /** Requests at once; 8 unless said otherwise. */
   parallel?: number;
+  /** Cancels; nothing is left behind. */
   signal?: AbortSignal;
+  /** Told after every chunk that arrives. */
   onProgress?: (progress: RestoreProgress) => void;
+  /** Told of warnings. */
   log?: Log;
   /** Used where the runtime has no built-in SQLite. */
   check?: ImageCheck;
@@ -53,14 +64,19 @@ export interface RestoreOptions {
 
 /** What was restored, and how. */
 export interface RestoreReport {
+  /** Path of the restored file. */
   readonly outputPath: string;
+  /** True when nothing was written. */
   readonly dryRun: boolean;
   /** Null is the layout without lineages. */
   readonly lineage: string | null;
+  /** Seq restored. */
   readonly seq: bigint;
   /** Of the last changeset, Unix milliseconds; null in a dry run. */
   readonly createdMs: number | null;
+  /** Snapshot it started from. */
   readonly snapshotSeq: bigint;
+  /** Its size. */
   readonly snapshotBytes: number;
   /** Objects after the snapshot, bridges included. */
   readonly changesets: number;
@@ -68,15 +84,19 @@ export interface RestoreReport {
   readonly objects: number;
   /** Planned (dry run) or fetched, retries included. */
   readonly bytes: number;
+  /** Planned (dry run) or sent; those for lists and documents are not counted. */
   readonly requests: number;
   /** Chain value at the end; null in a dry run. */
   readonly chain: bigint | null;
+  /** Bytes; null in a dry run. */
   readonly pageSize: number | null;
+  /** Null in a dry run. */
   readonly pageCount: number | null;
   /** What SQLite said; `skipped` when no SQLite could be asked. */
   readonly integrity: "none" | "ok" | "skipped";
   /** Command that puts moved files back. */
   readonly undo: string | null;
+  /** What the user should know, in words. */
   readonly warnings: string[];
 }
 

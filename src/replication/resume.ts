@@ -88,9 +88,9 @@ async function continueFrom(journal: Journal, index: PageIndex, options: ResumeO
   const anchor = deltas.get(journal.seq);
   const chain = anchor !== undefined
     ? await chainEndOf(store, anchor.info.key, anchor.info.size)
-    // The first snapshot of a lineage has no bridge: the pointer knows its hash.
-    : objects.some(({ pool, min }) => pool === "snapshot" && min === journal.seq) && state.currentSeq === journal.seq
-    ? state.dbChecksum
+    // The first snapshot of a lineage has no bridge: the pointer knows its hash, or the next delta continues from it.
+    : objects.some(({ pool, min }) => pool === "snapshot" && min === journal.seq)
+    ? (state.currentSeq === journal.seq ? state.dbChecksum : deltas.has(journal.seq + 1n) ? journal.chain : null)
     : null;
   if (chain !== journal.chain) return `seq ${journal.seq} is not in the bucket as we published it`;
 

@@ -15,7 +15,7 @@ import type { Stream } from "./stream.ts";
 const barrierWaitMs = 100;
 const lockTriesPerTurn = 100;
 const eagerIntervalMs = 1000;
-const intervalMaxMs = 60_000;
+const pauseMaxMs = 10_000;
 const defaultSpoolSizeMax = 1024 * 1024 * 1024;
 
 /** Rollovers of one open database. */
@@ -31,8 +31,8 @@ export class Rollover {
   #lastBarrier = -Infinity;
   /** Grows while a foreign reader keeps checkpoints from finishing. */
   #pauseMs = 0;
-  #done: WalPosition | null = null;
   #warned = false;
+  #lastLog = -1;
 
   constructor(
     parts: { live: LiveDatabase; stream: Stream; options: EngineOptions; clock: Clock; emit: (e: EngineEvent) => void },
@@ -50,8 +50,21 @@ export class Rollover {
     return this.#stream.position?.state.frames ?? 0;
   }
 
-  /** True when the WAL is so large that only a barrier helps, and a snapshot must give way. */
-  get barrierDue(): boolean {
+  /** True when every pause of the writer should be used. */
+  get eager(): boolean {
+    return this.#frames >= 4 * this.#options.minCheckpointPages && !this.#alreadyDone && this.#pauseMs === 0;
+  }
+
+  /** True when a rollover would help and no frame came since the last call: now it needs no barrier. */
+  writerPaused(): boolean {
+    if (!this.eager) return false;
+    const { log } = this.#live.gauge();
+    const paused = log === this.#lastLog;
+    this.#lastLog = log;
+    return paused;
+  }
+
+  get #barrierDue(): boolean {
     return this.#frames >= 16 * this.#options.minCheckpointPages;
   }
 
@@ -61,9 +74,9 @@ export class Rollover {
   }
 
   get #alreadyDone(): boolean {
-    const { position } = this.#stream;
-    return this.#done !== null && position !== null && sameLog(this.#done.header, position.header) &&
-      this.#done.state.frames === position.state.frames;
+    const { position, rolledOver } = this.#stream;
+    return rolledOver !== null && position !== null && sameLog(rolledOver.header, position.header) &&
+      rolledOver.state.frames === position.state.frames;
   }
 
   /** Does what is due; no snapshot may hold a pin. */
@@ -76,16 +89,16 @@ export class Rollover {
       this.#emit({ kind: "wal_size_exceeded", path: this.#live.path, frames: this.#frames });
     }
     this.#warned = exceeded;
-    if (this.barrierDue && (exceeded || now - this.#lastBarrier >= Math.max(eagerIntervalMs, this.#pauseMs))) {
+    if (this.#barrierDue && (exceeded || now - this.#lastBarrier >= Math.max(eagerIntervalMs, this.#pauseMs))) {
       this.#lastBarrier = now;
       return await this.#withBarrier();
     }
-    const eager = this.#frames >= 4 * this.#options.minCheckpointPages;
     const interval = Math.max(
       this.#pauseMs,
-      eager ? Math.min(eagerIntervalMs, this.#options.checkpointIntervalMs) : this.#options.checkpointIntervalMs,
+      this.eager ? Math.min(eagerIntervalMs, this.#options.checkpointIntervalMs) : this.#options.checkpointIntervalMs,
     );
-    if (this.#next === null && now - this.#lastTry >= interval) {
+    const paused = this.eager && this.#stream.publisher.idle && this.#live.gauge().log === this.#frames;
+    if (this.#next === null && (paused || now - this.#lastTry >= interval)) {
       this.#lastTry = now;
       this.#begin();
       this.#finishWhenPublished();
@@ -126,13 +139,13 @@ export class Rollover {
     if (!result.busy && result.log === result.checkpointed && result.log === this.#frames) {
       this.#live.addPin();
       this.#live.releasePin(pin);
-      this.#done = this.#stream.position;
+      this.#stream.rolledOver = this.#stream.position;
       this.#pauseMs = 0;
       return result.log;
     }
     // Somebody reads an old snapshot: trying harder would not help.
     if (result.checkpointed < reachable) {
-      this.#pauseMs = Math.min(intervalMaxMs, Math.max(2 * this.#pauseMs, 2 * eagerIntervalMs));
+      this.#pauseMs = Math.min(pauseMaxMs, Math.max(2 * this.#pauseMs, 2 * eagerIntervalMs));
     }
     return null;
   }

@@ -6,10 +6,10 @@
  */
 import { IntegrityError } from "../errors.ts";
 import { type ChangesetHeader, changesetSize, checksumOfDigest, encodeChangeset, type Entry } from "../format/hadbp.ts";
-import type { Clock, NewSha256, SqliteConnection } from "../runtime/types.ts";
+import type { Clock, NewSha256, OpenFile } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { turnSize } from "./difference.ts";
-import type { Image } from "./image.ts";
+import type { ImageSource } from "./image.ts";
 import { indexEntrySize, type PageIndex } from "./page_index.ts";
 import { objectInMemoryMax } from "./sealed.ts";
 
@@ -24,15 +24,13 @@ export interface SnapshotPlan {
   /** First 8 bytes of the SHA-256 over pages 1..N. */
   readonly rawHash: bigint;
   readonly pageCount: number;
-  readonly image: Image;
-  /** Keeps the image frozen. */
-  readonly pin: SqliteConnection;
+  readonly image: ImageSource;
 }
 
-/** Hashes the image; with `index` also fills the index. Other work gets a turn now and then. */
+/** Hashes the image; fills `index` and `copy` on the way where given. Other work gets a turn now and then. */
 export async function hashImage(
-  image: Image,
-  options: { sha256: NewSha256; clock: Clock; index?: PageIndex },
+  image: ImageSource,
+  options: { sha256: NewSha256; clock: Clock; index?: PageIndex; copy?: OpenFile },
 ): Promise<bigint> {
   const { pageSize, pageCount } = image;
   const hash = options.sha256();
@@ -44,6 +42,7 @@ export async function hashImage(
     const count = Math.min(perRun, pageCount - first + 1);
     image.read(first, count, buffer);
     hash.update(buffer.subarray(0, count * pageSize));
+    options.copy?.write(buffer.subarray(0, count * pageSize), (first - 1) * pageSize);
     if (options.index !== undefined) {
       for (let i = 0; i < count; i++) {
         options.index.hashPage(buffer.subarray(i * pageSize, (i + 1) * pageSize), entries, i * indexEntrySize);

@@ -6,13 +6,15 @@ import { WalrustError } from "../errors.ts";
 import type { Runtime, SqliteConnection } from "../runtime/types.ts";
 import { reached, sameLog, takeImage, type WalPosition } from "./capture.ts";
 import { pointAtSnapshot } from "./lineage.ts";
+import { freezeImage, type FrozenImage } from "./frozen_image.ts";
 import type { LiveDatabase } from "./live_database.ts";
 import type { EngineEvent } from "./options.ts";
-import { hashImage, type SnapshotPlan, uploadSnapshot } from "./snapshot.ts";
+import { type SnapshotPlan, uploadSnapshot } from "./snapshot.ts";
 import type { Stream } from "./stream.ts";
 
 const retryFirstMs = 1000;
 const retryMaxMs = 60_000;
+const abandonPauseMs = 30_000;
 
 /** A complete snapshot. */
 export interface SnapshotDone {
@@ -32,14 +34,21 @@ interface Pinned {
   readonly frames: number;
 }
 
+interface Upload {
+  readonly plan: SnapshotPlan;
+  readonly frozen: FrozenImage;
+  readonly abort: AbortController;
+  readonly running: Promise<void>;
+}
+
 /** The snapshots of one open database and lineage. */
 export class SnapshotTask {
   readonly #live: LiveDatabase;
   readonly #stream: Stream;
-  readonly #runtime: Pick<Runtime, "clock" | "sha256">;
+  readonly #runtime: Pick<Runtime, "clock" | "sha256" | "files">;
   readonly #emit: (event: EngineEvent) => void;
   #pinned: Pinned | null = null;
-  #upload: { plan: SnapshotPlan; abort: AbortController; running: Promise<void> } | null = null;
+  #upload: Upload | null = null;
   #finished: { done: SnapshotDone } | { error: unknown } | null = null;
   #startedAt = 0;
   #retryAt = 0;
@@ -49,7 +58,7 @@ export class SnapshotTask {
     parts: {
       live: LiveDatabase;
       stream: Stream;
-      runtime: Pick<Runtime, "clock" | "sha256">;
+      runtime: Pick<Runtime, "clock" | "sha256" | "files">;
       emit: (event: EngineEvent) => void;
     },
   ) {
@@ -59,9 +68,14 @@ export class SnapshotTask {
     this.#emit = parts.emit;
   }
 
-  /** True while a snapshot holds a pin: no rollover then. */
+  /** True while a snapshot is under way. */
   get active(): boolean {
     return this.#pinned !== null || this.#upload !== null || this.#finished !== null;
+  }
+
+  /** True while a snapshot holds a pin: no rollover then. */
+  get holdsPin(): boolean {
+    return this.#pinned !== null || this.#upload?.frozen.holdsPin === true;
   }
 
   /** True when a failed snapshot may be tried again. */
@@ -81,7 +95,7 @@ export class SnapshotTask {
     const finished = this.#finished;
     if (finished === null) return null;
     this.#finished = null;
-    const { plan } = this.#upload!;
+    const { plan, frozen } = this.#upload!;
     if ("done" in finished) {
       this.#release();
       this.#failures = 0;
@@ -94,25 +108,25 @@ export class SnapshotTask {
     this.#retryAt = this.#runtime.clock.monotonic() + retryMs;
     this.#emit({ kind: "sync_failed", path: this.#live.path, error, retryMs });
     // The first snapshot cannot be had from another position: the chain hangs on it.
-    if (this.#stream.snapshot.seq === 0n) this.#retryFirst(plan);
+    if (this.#stream.snapshot.seq === 0n) this.#retryFirst(plan, frozen);
     else this.#release();
     return null;
   }
 
   /** The first snapshot of a lineage: its image is already hashed and no bridge stands for it. */
-  beginFirst(plan: SnapshotPlan): void {
+  beginFirst(plan: SnapshotPlan, frozen: FrozenImage): void {
     this.#startedAt = this.#runtime.clock.monotonic();
-    this.#start(plan, Promise.resolve());
+    this.#start(plan, frozen, Promise.resolve());
   }
 
-  #retryFirst(plan: SnapshotPlan): void {
+  #retryFirst(plan: SnapshotPlan, frozen: FrozenImage): void {
     const waitMs = Math.max(0, this.#retryAt - this.#runtime.clock.monotonic());
     const abort = new AbortController();
     const running = this.#runtime.clock.sleep(waitMs, abort.signal).then(
-      () => this.#upload?.abort === abort ? this.#start(plan, Promise.resolve()) : undefined,
+      () => this.#upload?.abort === abort ? this.#start(plan, frozen, Promise.resolve()) : undefined,
       () => undefined,
     );
-    this.#upload = { plan, abort, running };
+    this.#upload = { plan, frozen, abort, running };
   }
 
   async #hashWhenPublished(pinned: Pinned): Promise<void> {
@@ -128,11 +142,13 @@ export class SnapshotTask {
       this.#release();
       return;
     }
-    const { image } = taken;
-    const { sha256, clock } = this.#runtime;
-    const rawHash = await hashImage(image, { sha256, clock });
+    // From here on the frozen image answers for the pin.
+    const { pin } = pinned;
+    const directory = `${this.#stream.parts.directory}/spool`;
+    const frozen = await freezeImage(taken.image, { live: this.#live, pin, directory, ...this.#runtime })
+      .finally(() => this.#pinned = null);
+    const { image, rawHash } = frozen;
     const target = this.#stream.sealBridge(rawHash, image.pageSize);
-    this.#pinned = null;
     const plan: SnapshotPlan = {
       key: this.#stream.key("snapshot", target.seq),
       seq: target.seq,
@@ -141,9 +157,8 @@ export class SnapshotTask {
       rawHash,
       pageCount: image.pageCount,
       image,
-      pin: pinned.pin,
     };
-    this.#start(plan, this.#bridged(target.seq));
+    this.#start(plan, frozen, this.#bridged(target.seq));
   }
 
   /** Resolves when the bridge is in the bucket. */
@@ -154,7 +169,7 @@ export class SnapshotTask {
     }
   }
 
-  #start(plan: SnapshotPlan, ready: Promise<void>): void {
+  #start(plan: SnapshotPlan, frozen: FrozenImage, ready: Promise<void>): void {
     const abort = new AbortController();
     const { store, root, lineage } = this.#stream.parts;
     const run = async (): Promise<void> => {
@@ -168,7 +183,7 @@ export class SnapshotTask {
         if (!abort.signal.aborted) this.#finished = { error };
       }
     };
-    this.#upload = { plan, abort, running: run() };
+    this.#upload = { plan, frozen, abort, running: run() };
   }
 
   /** Gives up what is under way, because the WAL must be rolled over or the database is closed. */
@@ -178,15 +193,18 @@ export class SnapshotTask {
       upload.abort.abort(new Error(reason));
       this.#emit({ kind: "snapshot_abandoned", path: this.#live.path, seq: upload.plan.seq, reason });
     }
+    this.#retryAt = this.#runtime.clock.monotonic() + abandonPauseMs;
+    // The upload still reads the image until it has seen the abort.
+    await upload?.running;
     this.#release();
     this.#finished = null;
-    await upload?.running;
   }
 
   #release(): void {
-    const pin = this.#pinned?.pin ?? this.#upload?.plan.pin;
+    const { pinned, upload } = { pinned: this.#pinned, upload: this.#upload };
     this.#pinned = null;
     this.#upload = null;
-    if (pin !== undefined) this.#live.releasePin(pin);
+    if (pinned !== null) this.#live.releasePin(pinned.pin);
+    upload?.frozen.release();
   }
 }

@@ -40,6 +40,8 @@ export class Stream {
   sealed: Head;
   /** Where in the WAL that is. */
   position: WalPosition | null = null;
+  /** Where the last rollover ended: there is nothing to gain until something is committed behind it. */
+  rolledOver: WalPosition | null = null;
   /** Head of what is in the bucket. */
   published: Head;
   #publishedPosition: WalPosition | null = null;

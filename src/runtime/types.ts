@@ -55,6 +55,7 @@ export type OpenMode = "read" | "update" | "create" | "exclusive";
 
 /** An open file with positional, synchronous I/O; offsets and lengths in bytes. */
 export interface OpenFile {
+  /** Path as it was opened. */
   readonly path: string;
   /** Fills `into` from `position` as far as the file reaches; returns the bytes read. */
   read(into: Uint8Array, position: number): number;
@@ -64,7 +65,9 @@ export interface OpenFile {
   truncate(size: number): void;
   /** Forces content and size to the disk. */
   sync(): void;
+  /** What the open file is, whatever its name points to by now. */
   stat(): FileStat;
+  /** Closes it; nothing happens the second time. */
   close(): void;
 }
 
@@ -75,6 +78,7 @@ export interface OpenFile {
 export interface Files {
   /** Follows symbolic links; `null` when nothing is there. */
   stat(path: string): FileStat | null;
+  /** Opens a file by its descriptor. */
   open(path: string, mode: OpenMode): OpenFile;
   /** Replaces `to` atomically. */
   rename(from: string, to: string): void;
@@ -122,6 +126,7 @@ export interface SqliteConnection {
   checkpointPassive(): CheckpointResult;
   /** `quick_check` or `integrity_check`: the findings, empty when sound. */
   check(level: "quick" | "full"): string[];
+  /** Closes it; nothing happens the second time. */
   close(): void;
 }
 
@@ -143,6 +148,7 @@ export type Fetch = (url: string, init: {
 
 /** What comes back from {@linkcode Fetch}. */
 export interface FetchResponse {
+  /** HTTP status. */
   readonly status: number;
   /** Header value by lower-case name, or null. */
   header(name: string): string | null;
@@ -159,12 +165,17 @@ export type Log = (
 
 /** Everything the core needs of the world. */
 export interface Runtime {
+  /** Time. */
   readonly clock: Clock;
+  /** Randomness. */
   readonly random: Random;
+  /** The file system. */
   readonly files: Files;
+  /** SHA-256. */
   readonly sha256: NewSha256;
   /** Absent where the runtime has no built-in SQLite. */
   readonly sqlite: Sqlite | null;
+  /** HTTP. */
   readonly fetch: Fetch;
 }
 
@@ -175,6 +186,7 @@ export type StopSignal = "SIGINT" | "SIGTERM" | "SIGHUP" | "SIGKILL";
 export interface TextOutput {
   /** Writes at once and whole, so that nothing is lost by {@linkcode Process.exit}; silent when nobody reads any more. */
   write(text: string): void;
+  /** True when a person reads it. */
   readonly isTerminal: boolean;
   /** Width in characters; 80 where there is no terminal. */
   readonly columns: number;
@@ -182,9 +194,11 @@ export interface TextOutput {
 
 /** A program that we started. */
 export interface ChildProcess {
+  /** Process number. */
   readonly pid: number;
   /** How it ended: its exit code, or the signal that ended it; rejects when it could not be started. */
   readonly ended: Promise<{ code: number | null; signal: string | null }>;
+  /** Sends a signal; nothing happens when it has ended. */
   kill(signal: StopSignal): void;
 }
 
@@ -194,19 +208,25 @@ export interface Process {
   readonly args: readonly string[];
   /** Value of an environment variable. */
   environment(name: string): string | undefined;
+  /** Results. */
   readonly stdout: TextOutput;
+  /** Errors and logs. */
   readonly stderr: TextOutput;
   /** Runtime and version for messages, such as `Node 24.21.0`. */
   readonly runtime: string;
+  /** Process number. */
   readonly pid: number;
   /** Such as `linux`. */
   readonly platform: string;
   /** Effective user, or null where there is no such thing. */
   readonly uid: number | null;
+  /** Name of this host. */
   readonly hostname: string;
   /** Working directory; absolute. */
   readonly directory: string;
+  /** The user's home; absolute. */
   readonly homeDirectory: string;
+  /** Where temporary files go; absolute. */
   readonly temporaryDirectory: string;
   /** A file as text, or null when it is absent. Never for a live database. */
   readText(path: string): string | null;
@@ -218,5 +238,6 @@ export interface Process {
   isAlive(pid: number): boolean;
   /** Calls `handle` when the signal arrives, instead of ending; returns what takes it back. */
   onSignal(signal: "SIGINT" | "SIGTERM" | "SIGHUP", handle: () => void): () => void;
+  /** Ends the process at once. */
   exit(code: number): never;
 }

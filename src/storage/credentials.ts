@@ -3,7 +3,9 @@ import type { Files } from "../runtime/types.ts";
 
 /** Who signs the requests. */
 export interface Credentials {
+  /** Name of the key. */
   readonly accessKeyId: string;
+  /** Never printed. */
   readonly secretAccessKey: string;
   /** Present with temporary credentials. */
   readonly sessionToken?: string;

@@ -36,6 +36,7 @@ const lockTries = 400;
  * rename. A key that is a directory of other keys (`a` beside `a/b`) cannot be stored.
  */
 export class DirectoryStore implements ObjectStore {
+  /** Where the objects are, for messages. */
   readonly location: string;
   readonly #root: string;
   readonly #files: Files;
@@ -52,6 +53,7 @@ export class DirectoryStore implements ObjectStore {
     this.#clock = options.clock;
   }
 
+  /** See {@linkcode ObjectStore.get}. */
   async get(key: string, options: GetOptions = {}): Promise<ObjectBody> {
     await this.#begin(key, options);
     if (options.range) checkRange(options.range);
@@ -76,6 +78,7 @@ export class DirectoryStore implements ObjectStore {
     });
   }
 
+  /** See {@linkcode ObjectStore.head}. */
   async head(key: string, options: CallOptions = {}): Promise<ObjectInfo | null> {
     await this.#begin(key, options);
     return this.#translate(key, () => {
@@ -84,11 +87,13 @@ export class DirectoryStore implements ObjectStore {
     });
   }
 
+  /** See {@linkcode ObjectStore.put}. */
   async put(key: string, body: Uint8Array, options: PutOptions = {}): Promise<{ etag: string }> {
     checkPutSize(key, body.length);
     return await this.putStream(key, [body], options);
   }
 
+  /** See {@linkcode ObjectStore.putStream}. */
   async putStream(
     key: string,
     chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
@@ -116,6 +121,7 @@ export class DirectoryStore implements ObjectStore {
     }
   }
 
+  /** See {@linkcode ObjectStore.list}. */
   async *list(prefix: string, options: ListOptions = {}): AsyncGenerator<ObjectInfo> {
     checkPrefix(prefix);
     await Promise.resolve();
@@ -126,6 +132,7 @@ export class DirectoryStore implements ObjectStore {
     options.signal?.throwIfAborted();
   }
 
+  /** See {@linkcode ObjectStore.listDirectories}. */
   async listDirectories(prefix: string, options: CallOptions = {}): Promise<string[]> {
     checkPrefix(prefix);
     await Promise.resolve();
@@ -138,6 +145,7 @@ export class DirectoryStore implements ObjectStore {
       .filter((key) => !this.#walk(key, key, undefined).next().done);
   }
 
+  /** See {@linkcode ObjectStore.deleteMany}. */
   async deleteMany(
     keys: readonly string[],
     options: CallOptions = {},

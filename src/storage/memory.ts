@@ -30,6 +30,7 @@ interface Stored {
 
 /** Objects in memory: for tests, simulation, and as the shortest statement of what a store does. */
 export class MemoryStore implements ObjectStore {
+  /** Where the objects are, for messages. */
   readonly location = "memory:";
   readonly #objects = new Map<string, Stored>();
   readonly #clock: Clock | undefined;
@@ -40,6 +41,7 @@ export class MemoryStore implements ObjectStore {
     this.#clock = options.clock;
   }
 
+  /** See {@linkcode ObjectStore.get}. */
   async get(key: string, options: GetOptions = {}): Promise<ObjectBody> {
     await this.#begin(key, options);
     const stored = this.#objects.get(key);
@@ -55,18 +57,21 @@ export class MemoryStore implements ObjectStore {
     };
   }
 
+  /** See {@linkcode ObjectStore.head}. */
   async head(key: string, options: CallOptions = {}): Promise<ObjectInfo | null> {
     await this.#begin(key, options);
     const stored = this.#objects.get(key);
     return stored === undefined ? null : infoOf(key, stored);
   }
 
+  /** See {@linkcode ObjectStore.put}. */
   async put(key: string, body: Uint8Array, options: PutOptions = {}): Promise<{ etag: string }> {
     checkPutSize(key, body.length);
     await this.#begin(key, options);
     return this.#write(key, body, options);
   }
 
+  /** See {@linkcode ObjectStore.putStream}. */
   async putStream(
     key: string,
     chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
@@ -90,6 +95,7 @@ export class MemoryStore implements ObjectStore {
     return this.#write(key, body, options);
   }
 
+  /** See {@linkcode ObjectStore.list}. */
   async *list(prefix: string, options: ListOptions = {}): AsyncGenerator<ObjectInfo> {
     checkPrefix(prefix);
     await Promise.resolve();
@@ -103,6 +109,7 @@ export class MemoryStore implements ObjectStore {
     options.signal?.throwIfAborted();
   }
 
+  /** See {@linkcode ObjectStore.listDirectories}. */
   async listDirectories(prefix: string, options: CallOptions = {}): Promise<string[]> {
     checkPrefix(prefix);
     await Promise.resolve();
@@ -115,6 +122,7 @@ export class MemoryStore implements ObjectStore {
     return [...found];
   }
 
+  /** See {@linkcode ObjectStore.deleteMany}. */
   async deleteMany(
     keys: readonly string[],
     options: CallOptions = {},

@@ -13,11 +13,13 @@ import { StorageError } from "../errors.ts";
 
 /** Cancels a call. */
 export interface CallOptions {
+  /** The call rejects with its reason when aborted. */
   signal?: AbortSignal;
 }
 
 /** What is known of a stored object. */
 export interface ObjectInfo {
+  /** Object key. */
   readonly key: string;
   /** Bytes. */
   readonly size: number;
@@ -31,6 +33,7 @@ export interface ObjectInfo {
 export interface ObjectBody {
   /** Size of the whole object, bytes, also for a ranged read. */
   readonly size: number;
+  /** Opaque version of the content. */
   readonly etag: string;
   /** Chunks of the body (or range), total length proven; a chunk is valid until the next one is asked for. */
   readonly body: AsyncIterable<Uint8Array>;
@@ -38,14 +41,19 @@ export interface ObjectBody {
 
 /** Bytes `start` up to but not including `end`; `end` may lie beyond the object. */
 export interface ByteRange {
+  /** First byte. */
   readonly start: number;
+  /** Byte after the last. */
   readonly end: number;
 }
 
+/** Reads a part. */
 export interface GetOptions extends CallOptions {
+  /** Only these bytes; the whole object when absent. */
   range?: ByteRange;
 }
 
+/** Makes a write conditional. */
 export interface PutOptions extends CallOptions {
   /** Only when no object has this key. */
   ifAbsent?: boolean;
@@ -53,6 +61,7 @@ export interface PutOptions extends CallOptions {
   ifMatch?: string;
 }
 
+/** Begins a listing in the middle. */
 export interface ListOptions extends CallOptions {
   /** Only keys after this one. */
   startAfter?: string;
@@ -88,7 +97,9 @@ export interface ObjectStore {
 
 /** Why one key of many could not be deleted. */
 export interface StorageErrorLike {
+  /** The store's word for it, such as `AccessDenied`. */
   readonly code: string;
+  /** For people. */
   readonly message: string;
 }
 

@@ -17,11 +17,15 @@ export interface OpenStoreOptions {
   readonly region?: string;
   /** Before environment and profile. */
   readonly credentials?: Credentials;
+  /** Environment variables. */
   readonly environment: Environment;
   /** Where `.aws` is; else `HOME` of the environment. */
   readonly homeDirectory?: string;
+  /** The machine. */
   readonly runtime: Pick<Runtime, "clock" | "random" | "files" | "sha256" | "fetch">;
+  /** Told of retries and corrections. */
   readonly log?: Log;
+  /** How often and how long to retry; the rest as by default. */
   readonly retryPolicy?: Partial<RetryPolicy>;
 }
 

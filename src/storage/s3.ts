@@ -41,15 +41,18 @@ export interface S3StoreOptions {
 
 /** Objects in a bucket of S3 or a server that speaks its protocol. */
 export class S3Store implements ObjectStore {
+  /** Where the objects are, for messages. */
   readonly location: string;
   readonly #client: S3Client;
 
+  /** Nothing is read or sent before the first call. */
   constructor(options: S3StoreOptions) {
     const address = s3Address(options);
     this.#client = new S3Client({ ...options, address });
     this.location = `s3://${address.bucket}`;
   }
 
+  /** See {@linkcode ObjectStore.get}. */
   async get(key: string, options: GetOptions = {}): Promise<ObjectBody> {
     checkKey(key);
     const { range, signal } = options;
@@ -68,6 +71,7 @@ export class S3Store implements ObjectStore {
     };
   }
 
+  /** See {@linkcode ObjectStore.head}. */
   async head(key: string, options: CallOptions = {}): Promise<ObjectInfo | null> {
     checkKey(key);
     const request = { operation: "HeadObject", method: "HEAD", key, accept: [404], signal: options.signal } as const;
@@ -81,6 +85,7 @@ export class S3Store implements ObjectStore {
     });
   }
 
+  /** See {@linkcode ObjectStore.put}. */
   async put(key: string, body: Uint8Array, options: PutOptions = {}): Promise<{ etag: string }> {
     checkKey(key);
     checkPutSize(key, body.length);
@@ -111,6 +116,7 @@ export class S3Store implements ObjectStore {
     }
   }
 
+  /** See {@linkcode ObjectStore.putStream}. */
   async putStream(
     key: string,
     chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
@@ -120,11 +126,13 @@ export class S3Store implements ObjectStore {
     return await uploadStream(this.#client, this, key, chunks, options);
   }
 
+  /** See {@linkcode ObjectStore.list}. */
   async *list(prefix: string, options: ListOptions = {}): AsyncGenerator<ObjectInfo> {
     checkPrefix(prefix);
     for await (const page of listPages(this.#client, prefix, options)) yield* page.objects;
   }
 
+  /** See {@linkcode ObjectStore.listDirectories}. */
   async listDirectories(prefix: string, options: CallOptions = {}): Promise<string[]> {
     checkPrefix(prefix);
     const found = new Set<string>();
@@ -134,6 +142,7 @@ export class S3Store implements ObjectStore {
     return [...found].sort(compareKeys);
   }
 
+  /** See {@linkcode ObjectStore.deleteMany}. */
   async deleteMany(
     keys: readonly string[],
     options: CallOptions = {},

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { copyFileSync, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import test, { before } from "node:test";
+import test from "node:test";
 import { type CommitTimes, parseWriterLog } from "../../src/cli/demo_writer.ts";
 import { proveRestored, type PublishedPoint, publishedPoints } from "../../src/cli/demo_proof.ts";
 import { openDatabase } from "../../src/runtime/system_database.ts";
@@ -23,7 +23,11 @@ let result: {
 let points: PublishedPoint[];
 let log: CommitTimes[];
 
-before(async () => {
+/** One demo for all tests; not in `before`, which Bun ends after five seconds. */
+let running: Promise<void> | undefined;
+const demoRun = (): Promise<void> => running ??= runDemo();
+
+async function runDemo(): Promise<void> {
   const [program, ...args] = [...walrustCommand(), "demo", "--seconds", "7", "--directory", directory, "--json"];
   const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
   run = { code: null, stdout: "", stderr: "" };
@@ -43,9 +47,10 @@ before(async () => {
   });
   points = await publishedPoints(store, "app/");
   log = parseWriterLog(readFileSync(join(directory, "writer.log"), "utf8"));
-});
+}
 
-test("demo: both restores are proven, exit code 0", { timeout: 120_000 }, () => {
+test("demo: both restores are proven, exit code 0", { timeout: 120_000 }, async () => {
+  await demoRun();
   assert.equal(run.code, 0, `${run.stdout}${run.stderr}`);
   assert.equal(run.stderr, "");
   assert.equal(result.proven, true);
@@ -69,7 +74,10 @@ function provenBy(
   return proveRestored(file, seq, itsPoints, itsLog).findings.map((finding) => finding.isProven);
 }
 
-test("proveRestored: canaries, a wrong row, a missing row, another point and a lying log are noticed", () => {
+test("proveRestored: canaries, a wrong row, a missing row, another point and a lying log are noticed", {
+  timeout: 120_000,
+}, async () => {
+  await demoRun();
   const [newest, earlier] = result.restores;
   const seq = BigInt(newest.seq);
   assert.deepEqual(provenBy(newest.file, seq), [true, true, true, true]);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import process from "node:process";
 import test from "node:test";
 import { openDatabase, type SqlDatabase } from "../../src/runtime/system_database.ts";
 import { systemRuntime } from "../../src/runtime/system.ts";
@@ -31,6 +32,11 @@ function start(words: string[]): Watch {
   return watch;
 }
 
+/** Not `child.kill`: after it Deno says the exit code is null, whatever it was. */
+function send(watch: Watch, signal: "SIGTERM" | "SIGINT" | "SIGKILL"): void {
+  if (watch.child.exitCode === null && watch.child.pid !== undefined) process.kill(watch.child.pid, signal);
+}
+
 async function until(watch: Watch, isDone: () => boolean): Promise<void> {
   const endMs = clock.monotonic() + 60_000;
   while (!isDone()) {
@@ -56,7 +62,7 @@ test("watch: SIGTERM and SIGINT end with a final sync and exit code 0", { timeou
     await until(watch, () => watch.stdout.includes('"kind":"started"'));
     await clock.sleep(300);
     database.exec("INSERT INTO t VALUES (2)");
-    watch.child.kill(signal);
+    send(watch, signal);
     assert.equal(await watch.ended, 0, watch.stderr);
     const events = watch.stdout.trimEnd().split("\n").map((line) => JSON.parse(line));
     assert.equal(events.at(-1).kind, "stopped");
@@ -74,7 +80,7 @@ test("watch: one failing database does not stop the others, the exit code says s
   const { path, bucket, database } = prepare("good");
   const watch = start(["watch", join(folder, "absent.db"), path, "-b", bucket]);
   await until(watch, () => watch.stdout.includes("good.db: snapshot (") && watch.stderr.includes("absent.db"));
-  watch.child.kill("SIGTERM");
+  send(watch, "SIGTERM");
   assert.equal(await watch.ended, 3, watch.stderr);
   assert.match(watch.stdout, /good\.db: stopped at seq/);
   assert.match(watch.stdout, /^watching 2 databases → file:/);
@@ -93,7 +99,7 @@ test(
     const second = start(["watch", path, "-b", bucket]);
     assert.equal(await second.ended, 3);
     assert.match(second.stderr, new RegExp(`process ${first.child.pid}\\b`));
-    first.child.kill("SIGTERM");
+    send(first, "SIGTERM");
     assert.equal(await first.ended, 0);
     database.close();
   },
@@ -112,7 +118,7 @@ test("snapshot: alone and beside a running watch, prints seq, size and checksum"
   const report = JSON.parse(beside.stdout);
   assert.match(report.checksum, /^[0-9a-f]{16}$/);
   assert.match(report.seq, /^\d+$/);
-  watch.child.kill("SIGTERM");
+  send(watch, "SIGTERM");
   assert.equal(await watch.ended, 0, watch.stderr);
   database.close();
 });
@@ -121,7 +127,7 @@ test("watch: canary, a watch that is killed does not say that it stopped", { tim
   const { path, bucket, database } = prepare("killed");
   const watch = start(["watch", path, "-b", bucket]);
   await until(watch, () => watch.stdout.includes("watching →"));
-  watch.child.kill("SIGKILL");
+  send(watch, "SIGKILL");
   assert.equal(await watch.ended, null);
   assert.doesNotMatch(watch.stdout, /stopped/);
   database.close();

@@ -42,12 +42,12 @@ async function writeUntilKilled(scene: Scene, shim: string, plan: string): Promi
 
 async function killApplications(
   scene: Scene,
-  options: { plans: string[]; env?: Record<string, string> },
+  options: { plans: string[]; script?: string },
 ): Promise<void> {
   const shim = compileShim(scene);
   const first = scene.writer("runtime", [...writerFlags, "--commits", "30"]);
   await first.ended;
-  const watch = scene.watch(eagerFlags, options.env);
+  const watch = scene.watch(eagerFlags, {}, options.script);
   await watch.event("started");
   for (const plan of options.plans) {
     await writeUntilKilled(scene, shim, plan);
@@ -107,6 +107,6 @@ test("[S117] watch: canary, with the gauge switched off a commit that never was 
 }, () =>
   inScene(async (scene) => {
     const plans = Array.from({ length: 14 }, () => `sync:${between(3, 30)}`);
-    await killApplications(scene, { plans, env: { WALRUST_TEST_GAUGE: "off" } });
+    await killApplications(scene, { plans, script: fileURLToPath(new URL("watch_without_gauge.ts", import.meta.url)) });
     await assert.rejects(prove(scene, { logged: true, samples: 100_000 }));
   }));

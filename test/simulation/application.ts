@@ -60,6 +60,8 @@ export class Application {
   #connections: ModelConnection[] = [];
   #running: Running[] = [];
   #acting = false;
+  /** Turns until it is started again after a crash. */
+  #down = 0;
 
   constructor(database: WalDatabase, random: SeededRandom, habits: Habits, trace: (line: string) => void) {
     this.#database = database;
@@ -67,6 +69,7 @@ export class Application {
     this.habits = habits;
     this.#trace = trace;
     this.record();
+    database.onRecover = () => this.record();
   }
 
   /** Notes what the database holds now, if it is not what it held before. */
@@ -79,7 +82,7 @@ export class Application {
 
   /** Does one thing. */
   act(): void {
-    if (this.#acting) return;
+    if (this.#acting || this.#down-- > 0) return;
     this.#acting = true;
     try {
       if (this.#running.length > 0 && this.#random.chance(0.8)) this.#continue(this.#random.pick(this.#running));
@@ -173,6 +176,7 @@ export class Application {
     if (tears && this.#database.index !== null) this.#database.index.torn = true;
     this.#connections = [];
     this.#running = [];
+    this.#down = this.#random.pick([0, 3, 20]);
     this.#trace(`app crashes${tears ? " with a torn wal-index" : ""}`);
     this.record();
   }

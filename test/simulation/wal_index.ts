@@ -60,6 +60,8 @@ export class WalDatabase {
   /** `PRAGMA synchronous` of the writers: FULL forces each commit to disk, NORMAL only checkpoints. */
   readonly synchronous: "normal" | "full";
   index: WalIndex | null = null;
+  /** Called after a recovery: it may have made a commit of frames that no wal-index had named. */
+  onRecover: () => void = () => {};
   /** Connections that have looked at the database: each holds SHARED on the database file. */
   attached: Set<ModelConnection> = new Set();
   readers: Set<ModelConnection>[] = [new Set(), new Set(), new Set(), new Set(), new Set()];
@@ -126,6 +128,7 @@ export class WalDatabase {
       // A mark in use cannot be locked, so it stays as it is.
       for (let slot = 1; slot < 5; slot++) if (this.readers[slot].size > 0) marks[slot] = old!.marks[slot];
       this.index = { header, frames, backfilled: 0, marks, torn: false };
+      this.onRecover();
     }
     return this.index;
   }

@@ -181,13 +181,17 @@ function script(seed: number, breakModel: (connection: ModelConnection) => void 
   return restarts;
 }
 
-test("WalDatabase: 200 random scripts agree with SQLite on checkpoints, salts, sizes and files", () => {
-  let restarts = 0;
-  for (let seed = 1; seed <= 200; seed++) restarts += script(seed);
-  assert.ok(restarts > 100, `only ${restarts} restarts of the log`);
-});
+test(
+  "WalDatabase: 200 random scripts agree with SQLite on checkpoints, salts, sizes and files",
+  { timeout: 60_000 },
+  () => {
+    let restarts = 0;
+    for (let seed = 1; seed <= 200; seed++) restarts += script(seed);
+    assert.ok(restarts > 100, `only ${restarts} restarts of the log`);
+  },
+);
 
-test("WalDatabase: canary: a model that forgets read locks is caught", () => {
+test("WalDatabase: canary: a model that forgets read locks is caught", { timeout: 60_000 }, () => {
   assert.throws(() => {
     for (let seed = 1; seed <= 200; seed++) {
       script(seed, (connection) => {
@@ -201,7 +205,9 @@ test("WalDatabase: canary: a model that forgets read locks is caught", () => {
   }, assert.AssertionError);
 });
 
-test("WalDatabase: SQLite recovers from the model's files exactly what the model says is committed", () => {
+test("WalDatabase: SQLite recovers from the model's files exactly what the model says is committed", {
+  timeout: 60_000,
+}, () => {
   for (let seed = 1; seed <= 60; seed++) {
     const random = new SeededRandom(seed);
     const disk = new SimulatedDisk(() => 0n);

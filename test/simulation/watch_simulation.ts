@@ -29,9 +29,25 @@ export interface SimulationOptions {
   /** The trace names every call of the engine. */
   calls?: boolean;
   /** Breaks the world: only for canaries. */
-  sabotage?: (world: { bucket: SimulatedBucket; database: WalDatabase; disk: SimulatedDisk; random: SeededRandom }) =>
+  sabotage?: (
+    world: {
+      bucket: SimulatedBucket;
+      database: WalDatabase;
+      application: Application;
+      chaos: Chaos;
+      random: SeededRandom;
+    },
+  ) =>
     | void
     | ((runtime: Runtime) => Runtime);
+}
+
+/** Probabilities per call of the engine: others act, it is killed, the machine dies, the disk fails. */
+export interface Chaos {
+  act: number;
+  crash: number;
+  power: number;
+  io: number;
 }
 
 /** What happened. */
@@ -73,11 +89,13 @@ class World {
   readonly application: Application;
   readonly trace: Trace;
   readonly options: EngineOptions;
-  /** Probabilities per call of the engine. */
-  chaos: { act: number; crash: number; power: number; io: number };
+  chaos: Chaos;
   #wrap: (runtime: Runtime) => Runtime = (runtime) => runtime;
   #die: () => void = () => {};
-  #snapshots = 0;
+  /** Complete snapshots. */
+  snapshots = 0;
+  /** The newest lineage. */
+  lineage = "";
   readonly #calls: boolean;
   /** An invariant that broke inside a call of the engine, which may have swallowed it. */
   violation: Error | null = null;
@@ -260,7 +278,8 @@ class World {
       return typeof value === "bigint" ? Number(value) : value;
     });
     this.say(`engine ${text}`);
-    if (event.kind === "snapshot") this.#snapshots++;
+    if (event.kind === "started") this.lineage = event.lineage;
+    if (event.kind === "snapshot") this.snapshots++;
     if (event.kind === "rollover") this.trace.rollovers++;
     if (event.kind === "rollover" && event.barrier) this.trace.barriers++;
     if (event.kind === "new_lineage" || (event.kind === "started" && event.seq === 1n)) this.trace.lineages++;
@@ -272,12 +291,12 @@ class World {
   /** One step and the pause after it; false when the process ended. */
   async step(now: Incarnation): Promise<boolean> {
     if (this.violation !== null) throw this.violation;
-    const before = this.#snapshots;
+    const before = this.snapshots;
     try {
       const waitMs = await this.clock.drive(Promise.race([now.engine.step(), now.died]));
       if (waitMs === "died") return false;
       // Its journal is written within the same step.
-      if (this.#snapshots > before) this.snapshotComplete = true;
+      if (this.snapshots > before) this.snapshotComplete = true;
       const pause = this.clock.sleep(now.engine.busy ? Math.min(waitMs, 50) : waitMs);
       return await this.clock.drive(Promise.race([pause, now.died])) !== "died";
     } catch (error) {
@@ -320,7 +339,7 @@ async function run(world: World, steps: number): Promise<void> {
   bucket.network = { failure: 0, lostReply: 0, slow: 0, delayMs: 5, slowMs: 0 };
   // Longer than a slow request and every backoff; an idle database gets its full look meanwhile.
   const end = clock.elapsedMs + 300_000;
-  while (clock.elapsedMs < end || now.engine.busy || !world.snapshotComplete) {
+  while (clock.elapsedMs < end || now.engine.busy || world.snapshots === 0) {
     assert.ok(clock.elapsedMs < end + 600_000, "the engine comes to rest");
     if (await world.step(now)) continue;
     await clock.drive(clock.sleep(1000));
@@ -352,8 +371,7 @@ async function check(world: World): Promise<void> {
     return contentHash(inode.data.subarray(0, inode.size));
   };
   assert.equal(await restored({ kind: "latest" }, "latest"), contentHash(database.content()), "latest is the database");
-  const newest = points.reduce((a, b) => (b.seq > a.seq ? b : a));
-  const own = points.filter(({ lineage }) => lineage === newest.lineage);
+  const own = points.filter(({ lineage }) => lineage === world.lineage);
   const point = random.pick(own);
   assert.equal(await restored({ kind: "seq", seq: point.seq }, "point"), point.content, `restore --seq ${point.seq}`);
 }

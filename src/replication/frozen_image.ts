@@ -1,0 +1,66 @@
+/**
+ * An image that stays as it is while its snapshot is uploaded: a small one is copied, so that its pin is released at
+ * once; a large one is held by its pin.
+ */
+import type { Clock, Files, NewSha256, OpenFile, SqliteConnection } from "../runtime/types.ts";
+import { CopiedImage, type ImageSource } from "./image.ts";
+import type { LiveDatabase } from "./live_database.ts";
+import type { PageIndex } from "./page_index.ts";
+import { hashImage } from "./snapshot.ts";
+
+/** Images up to this size, in bytes, are copied. */
+const copySizeMax = 64 * 1024 * 1024;
+
+/** See the top of this file. */
+export interface FrozenImage {
+  readonly image: ImageSource;
+  /** First 8 bytes of the SHA-256 over pages 1..N. */
+  readonly rawHash: bigint;
+  /** True while a pin holds it: no rollover then. */
+  readonly holdsPin: boolean;
+  /** Lets go of pin or copy. */
+  release(): void;
+}
+
+/** Hashes the image that `pin` holds, filling `index` on the way where given. On failure the pin is released. */
+export async function freezeImage(
+  image: ImageSource,
+  options: {
+    live: LiveDatabase;
+    pin: SqliteConnection;
+    /** Where a copy may be put. */
+    directory: string;
+    files: Files;
+    sha256: NewSha256;
+    clock: Clock;
+    index?: PageIndex;
+  },
+): Promise<FrozenImage> {
+  const { live, pin, files } = options;
+  const small = image.pageCount * image.pageSize <= copySizeMax;
+  let copy: OpenFile | null = null;
+  try {
+    if (small) {
+      files.makeDirectory(options.directory);
+      const path = `${options.directory}/snapshot.copy`;
+      files.remove(path);
+      copy = files.open(path, "exclusive");
+      // Only our descriptor knows it from here on: nothing is left behind, however we end.
+      files.remove(path);
+    }
+    const rawHash = await hashImage(image, { ...options, ...(copy === null ? {} : { copy }) });
+    if (copy === null) return { image, rawHash, holdsPin: true, release: () => live.releasePin(pin) };
+    const copied = copy;
+    live.releasePin(pin);
+    return {
+      image: new CopiedImage(copied, image.pageSize, image.pageCount),
+      rawHash,
+      holdsPin: false,
+      release: () => copied.close(),
+    };
+  } catch (error) {
+    copy?.close();
+    live.releasePin(pin);
+    throw error;
+  }
+}
