@@ -37,7 +37,7 @@ const steps: [name: string, commands: () => string[][]][] = [
     [deno, "check", "--quiet", ...sources()],
     [process.execPath, "node_modules/typescript/bin/tsc", "-p", "scripts/tsconfig.json", "--noEmit"],
   ]],
-  ["documentation", () => [[deno, "doc", "--lint", "mod.ts", "src/runtime/system.ts"]]],
+  ["documentation", () => [[deno, "doc", "--lint", "mod.ts", "src/runtime/system.ts", "src/runtime/edge.ts"]]],
   // Needs no network: nothing is sent, and the npm packages named in deno.json lie in node_modules.
   ["publish", () => [[deno, "publish", "--dry-run", "--allow-dirty", "--quiet"]]],
   ["build", () => [[...node, "scripts/build.ts"]]],

@@ -18,7 +18,8 @@ export function lockInstance(
 ): InstanceLock {
   const { path, directory, holder } = options;
   runtime.files.makeDirectory(directory);
-  const connection = runtime.sqlite!.open(`${directory}/lock`, { readOnly: false });
+  // Somebody who only asks whether it is held has it for a moment.
+  const connection = runtime.sqlite!.open(`${directory}/lock`, { readOnly: false, busyTimeoutMs: 300 });
   if (!connection.beginImmediate()) {
     connection.close();
     const bytes = readSmallFile(runtime.files, `${directory}/lock.holder`, 1024);
@@ -28,7 +29,12 @@ export function lockInstance(
       data: { path, holder: other },
     });
   }
-  writeFileAtomically(runtime.files, directory, "lock.holder", new TextEncoder().encode(`${holder}\n`));
+  try {
+    writeFileAtomically(runtime.files, directory, "lock.holder", new TextEncoder().encode(`${holder}\n`));
+  } catch (error) {
+    connection.close();
+    throw error;
+  }
   return {
     release(): void {
       connection.rollback();

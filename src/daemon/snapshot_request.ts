@@ -15,6 +15,7 @@ const requestName = "snapshot.request";
 const answerName = "snapshot.answer";
 const sizeMax = 4096;
 const pollMs = 100;
+const pollsPerLockCheck = 20;
 const defaultLimitMs = 10 * 60_000;
 
 /** What `snapshot` prints. */
@@ -36,23 +37,38 @@ export class SnapshotRequests {
   readonly #runtime: Pick<Runtime, "files">;
   readonly #directory: string;
   readonly #engine: DatabaseEngine;
+  readonly #destination: string;
   #seen = "";
 
-  constructor(parts: { runtime: Pick<Runtime, "files">; directory: string; engine: DatabaseEngine }) {
+  constructor(
+    parts: { runtime: Pick<Runtime, "files">; directory: string; destination: string; engine: DatabaseEngine },
+  ) {
     this.#runtime = parts.runtime;
+    this.#destination = parts.destination;
     this.#directory = parts.directory;
     this.#engine = parts.engine;
   }
 
   /** Looks for a request; costs one `stat` while there is none. */
   poll(): void {
+    try {
+      this.#poll();
+    } catch {
+      // The one who asks may take the request back at any moment; a request is no reason to end a watch.
+    }
+  }
+
+  #poll(): void {
     const { files } = this.#runtime;
     const bytes = readSmallFile(files, `${this.#directory}/${requestName}`, sizeMax);
     if (bytes === null) return;
-    const id = new TextDecoder().decode(bytes);
+    const [id, destination] = new TextDecoder().decode(bytes).split("\n");
     if (id === this.#seen) return;
     this.#seen = id;
     files.remove(`${this.#directory}/${requestName}`);
+    if (destination !== this.#destination) {
+      return this.#answer(id, { error: `the running watch replicates to ${this.#destination}, not to ${destination}` });
+    }
     this.#engine.requestSnapshot().then(
       (done) => this.#answer(id, { done: encode(done) }),
       (error) => this.#answer(id, { error: error instanceof Error ? error.message : String(error) }),
@@ -103,19 +119,23 @@ export async function snapshotNow(call: SnapshotCall): Promise<SnapshotReport> {
   const path = files.realPath(call.path);
   const directory = stateDirectoryOf(path, call.options.stateDirectory);
   const destination = `${call.store.location}/${call.root}`;
-  const done = isLocked(call.runtime, directory) ? await ask(call, directory) : await takeAlone(call, path, directory);
+  const done = isLocked(call.runtime, directory)
+    ? await ask(call, directory, destination)
+    : await takeAlone(call, path, directory);
   return { ...done, destination };
 }
 
 type Done = Omit<SnapshotReport, "destination">;
 
-async function ask(call: SnapshotCall, directory: string): Promise<Done> {
+async function ask(call: SnapshotCall, directory: string, destination: string): Promise<Done> {
   const { files, clock, random } = call.runtime;
   const id = Array.from(random.bytes(8), (byte) => byte.toString(16).padStart(2, "0")).join("");
   files.remove(`${directory}/${answerName}`);
-  writeFileAtomically(files, directory, requestName, new TextEncoder().encode(id));
+  writeFileAtomically(files, directory, requestName, new TextEncoder().encode(`${id}\n${destination}`));
   const deadline = clock.monotonic() + (call.limitMs ?? defaultLimitMs);
-  while (clock.monotonic() < deadline) {
+  for (let polls = 1; clock.monotonic() < deadline; polls++) {
+    // Nobody answers for a watch that has ended.
+    if (polls % pollsPerLockCheck === 0 && !isLocked(call.runtime, directory)) break;
     await clock.sleep(pollMs, call.signal);
     const bytes = readSmallFile(files, `${directory}/${answerName}`, sizeMax);
     if (bytes === null) continue;

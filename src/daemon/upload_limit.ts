@@ -1,15 +1,29 @@
 /** Bounds how many uploads run at once; everything else passes through. */
 import type { ObjectStore } from "../storage/object_store.ts";
 
-/** The same store with at most `max` uploads at a time, first come, first served. */
-export function limitUploads(store: ObjectStore, max: number): ObjectStore {
+/** At most `max` at a time, first come, first served; who gives up while waiting leaves the line. */
+function limiter(max: number): <T>(work: () => Promise<T>, signal?: AbortSignal) => Promise<T> {
   let running = 0;
   const waiting: (() => void)[] = [];
-  const limited = async <T>(upload: () => Promise<T>): Promise<T> => {
-    if (running >= max) await new Promise<void>((resolve) => waiting.push(resolve));
+  const enter = (signal?: AbortSignal): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const go = (): void => {
+        signal?.removeEventListener("abort", leave);
+        resolve();
+      };
+      const leave = (): void => {
+        waiting.splice(waiting.indexOf(go), 1);
+        reject(signal!.reason);
+      };
+      waiting.push(go);
+      signal?.addEventListener("abort", leave, { once: true });
+    });
+  return async (work, signal) => {
+    signal?.throwIfAborted();
+    if (running >= max) await enter(signal);
     else running++;
     try {
-      return await upload();
+      return await work();
     } finally {
       // The place goes to the next in line without becoming free in between.
       const next = waiting.shift();
@@ -17,12 +31,21 @@ export function limitUploads(store: ObjectStore, max: number): ObjectStore {
       else next();
     }
   };
+}
+
+/**
+ * The same store with at most `puts` objects and `streams` streamed objects uploaded at a time. Two lines, because the
+ * stream of a snapshot waits for its bridge, which is put: in one line all of them could wait for each other.
+ */
+export function limitUploads(store: ObjectStore, puts: number, streams: number): ObjectStore {
+  const putting = limiter(puts);
+  const streaming = limiter(streams);
   return {
     location: store.location,
     get: (key, options) => store.get(key, options),
     head: (key, options) => store.head(key, options),
-    put: (key, body, options) => limited(() => store.put(key, body, options)),
-    putStream: (key, chunks, options) => limited(() => store.putStream(key, chunks, options)),
+    put: (key, body, options) => putting(() => store.put(key, body, options), options?.signal),
+    putStream: (key, chunks, options) => streaming(() => store.putStream(key, chunks, options), options?.signal),
     list: (prefix, options) => store.list(prefix, options),
     listDirectories: (prefix, options) => store.listDirectories(prefix, options),
     deleteMany: (keys, options) => store.deleteMany(keys, options),

@@ -47,8 +47,9 @@ export interface WatchCall {
   readonly holder?: string;
 }
 
-/** Uploads that run side by side over all databases. */
+/** Uploads that run side by side over all databases: objects in one piece, and streams, which hold more memory. */
 const uploadsMax = 32;
+const streamsMax = 8;
 const stopLimitMs = 30_000;
 const busyIntervalMs = 50;
 const lockIntervalMs = 1000;
@@ -74,7 +75,7 @@ export async function watch(call: WatchCall): Promise<WatchResult> {
       data: { root },
     });
   });
-  const store = limitUploads(call.store, uploadsMax);
+  const store = limitUploads(call.store, uploadsMax, streamsMax);
   const failures: { path: string; error: unknown }[] = [];
   await Promise.all(call.databases.map(async (database, i) => {
     try {
@@ -107,7 +108,12 @@ async function watchOne(call: WatchCall, store: ObjectStore, givenPath: string, 
     holder: call.holder ?? "walrust",
   });
   try {
-    const requests = new SnapshotRequests({ runtime, directory: engine.directory, engine });
+    const requests = new SnapshotRequests({
+      runtime,
+      directory: engine.directory,
+      destination: `${store.location}/${root}`,
+      engine,
+    });
     await drive(engine, requests, call, signal);
     await engine.stop(stopLimitMs);
   } finally {

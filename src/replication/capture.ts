@@ -234,7 +234,9 @@ export function takeImage(
   const { since } = options;
   const sameSince = since !== undefined && since.header.salt1 === header.salt1 && since.header.salt2 === header.salt2;
   const changed = sameSince ? new Set<number>() : null;
-  const prefix = sameSince && since.state.frames <= limit ? scan(live, header, beginWalScan(header), since.state.frames) : null;
+  const prefix = sameSince && since.state.frames <= limit
+    ? scan(live, header, beginWalScan(header), since.state.frames)
+    : null;
   const exact = sameSince && (since.state.frames === 0 || (prefix?.commit?.frame === since.state.frames - 1 &&
     prefix.commit.checksum1 === since.state.checksum1 && prefix.commit.checksum2 === since.state.checksum2));
   const found = scan(live, header, beginWalScan(header), limit, {
@@ -244,6 +246,8 @@ export function takeImage(
   const again = readWalHeader(live);
   if (again === null || !sameLog(header, again) || after.log < limit) return null;
   if (found === null || found.commit === null) {
+    // A limit from the log before this one need not be a commit of this one.
+    if (options.limit !== undefined) return null;
     throw new DatabaseError("wal_damaged", `${live.wal.path} does not hold the ${limit} frames SQLite committed`, {
       hint: "check the disk; SQLite itself may not be able to read this database",
       data: { path: live.wal.path, frames: limit },

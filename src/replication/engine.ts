@@ -33,6 +33,7 @@ const lookSlackMs = 5;
 const retryFirstMs = 250;
 const retryMaxMs = 30_000;
 const firstPutAttemptsMax = 3;
+const diskRetryMs = 5000;
 
 /** What an engine is made of. */
 export interface EngineParts {
@@ -79,7 +80,13 @@ export class DatabaseEngine {
   #nextLook = 0;
   #lastJournal = 0;
   #startupSnapshot: boolean;
-  #requests: { resolve: (done: SnapshotDone) => void; reject: (error: unknown) => void }[] = [];
+  #requests: { after: number; resolve: (done: SnapshotDone) => void; reject: (error: unknown) => void }[] = [];
+  /** Snapshots begun: one that began before a request does not answer it. */
+  #snapshotsBegun = 0;
+  /** True once something was replicated: from then on trouble is waited out instead of ending the engine. */
+  #everStarted = false;
+  #diskRetryAt = 0;
+  #stopping = false;
   #stopped = false;
 
   /** Throws `DatabaseError` where the runtime's SQLite is missing or older than 3.51. */
@@ -129,13 +136,16 @@ export class DatabaseEngine {
 
   /** Takes a snapshot as soon as possible. */
   requestSnapshot(): Promise<SnapshotDone> {
-    return new Promise((resolve, reject) => this.#requests.push({ resolve, reject }));
+    if (this.#stopped) return Promise.reject(stoppedBeforeSnapshot());
+    const after = this.#snapshotsBegun;
+    return new Promise((resolve, reject) => this.#requests.push({ after, resolve, reject }));
   }
 
   /** Publishes what is committed, for `limitMs` at most, then closes. What is left stays in the WAL and the spool. */
   async stop(limitMs: number): Promise<void> {
     const { clock } = this.#parts.runtime;
     const deadline = clock.monotonic() + limitMs;
+    this.#stopping = true;
     try {
       while (this.#stream !== null && clock.monotonic() < deadline) {
         if (this.#live === null && !this.#wake()) break;
@@ -148,11 +158,9 @@ export class DatabaseEngine {
       }
     } finally {
       const seq = this.#stream?.published.seq ?? 0n;
-      await this.#close("stopped");
       this.#stopped = true;
-      for (const { reject } of this.#requests.splice(0)) {
-        reject(new RestoreError("stopped", "walrust stopped before the snapshot was complete"));
-      }
+      for (const { reject } of this.#requests.splice(0)) reject(stoppedBeforeSnapshot());
+      await this.#close("stopped");
       this.#parts.emit({ kind: "stopped", path: this.#parts.path, seq });
     }
   }
@@ -167,8 +175,9 @@ export class DatabaseEngine {
     try {
       this.#live = LiveDatabase.open(path, runtime.files, this.#sqlite);
     } catch (error) {
-      const absent = error instanceof DatabaseError && ["missing", "empty", "not_wal"].includes(error.code);
-      if (!absent || (this.#stream === null && (!options.waitForDatabase || error.code === "not_wal"))) throw error;
+      const absent = error instanceof DatabaseError && ["missing", "empty", "not_wal", "locked"].includes(error.code);
+      const waits = options.waitForDatabase && absent && (error.code === "missing" || error.code === "empty");
+      if (!absent || !(this.#everStarted || waits)) throw error;
       if (!this.#waiting) emit({ kind: "waiting", path, reason: error.message });
       this.#waiting = true;
       return false;
@@ -212,6 +221,7 @@ export class DatabaseEngine {
       clock: runtime.clock,
       emit,
     });
+    this.#everStarted = true;
     return true;
   }
 
@@ -219,6 +229,7 @@ export class DatabaseEngine {
     const { journal, published } = resumed;
     const { path, emit } = this.#parts;
     const stream = new Stream({ ...shared, lineage: journal.lineage, index: resumed.index }, published);
+    this.#stream = stream;
     stream.snapshotComplete(journal.snapshotSeq, journal.snapshotMs);
     emit({
       kind: "started",
@@ -232,7 +243,6 @@ export class DatabaseEngine {
     for (const sealed of resumed.spooled) stream.adopt(sealed);
     const since = replaced ? null : journal.position;
     this.#doubt = { reason: "resume", pages: resumed.pages, ...(since === null ? {} : { since }) };
-    this.#stream = stream;
     this.#task = new SnapshotTask({ live, stream, runtime: this.#parts.runtime, emit });
   }
 
@@ -257,7 +267,10 @@ export class DatabaseEngine {
       sha256: runtime.sha256,
     });
     const directory = `${this.directory}/spool`;
-    const frozen = await freezeImage(taken.image, { live, pin, directory, index, ...runtime });
+    const frozen = await freezeImage(taken.image, { live, pin, directory, index, ...runtime }).catch((error) => {
+      index.close();
+      throw error;
+    });
     const { image, rawHash } = frozen;
     const seq = parentSeq + 1n;
     const stream = new Stream({ ...shared, lineage, index }, {
@@ -270,10 +283,14 @@ export class DatabaseEngine {
     this.#stream = stream;
     this.#task = new SnapshotTask({ live, stream, runtime, emit });
     this.#startupSnapshot = false;
+    this.#snapshotsBegun++;
     emit({ kind: "started", path, destination: shared.destination, lineage, seq });
     if (!expected || parentSeq > 0n) emit({ kind: "new_lineage", path, lineage, reason });
     const key = renderKey(root, { kind: "snapshot", lineage, seq });
-    this.#task.beginFirst({ key, seq, prevChecksum: 0n, createdMs, rawHash, pageCount: image.pageCount, image }, frozen);
+    this.#task.beginFirst(
+      { key, seq, prevChecksum: 0n, createdMs, rawHash, pageCount: image.pageCount, image },
+      frozen,
+    );
   }
 
   /** The image at the last commit; tries again when the log is restarted under it. */
@@ -297,6 +314,7 @@ export class DatabaseEngine {
     const place = live.filesInPlace();
     if (place !== "same") return await this.#reopen(place);
     stream.publisher.send();
+    if (stream.confirmedAny) this.#firstPutAttempts = 0;
     let quiet = false;
     if (stream.publisher.idle) {
       if (this.#doubt !== null) await this.#resolve(this.#doubt);
@@ -308,12 +326,26 @@ export class DatabaseEngine {
       const tooLong = wal >= this.#parts.options.walTruncateThresholdPages && stream.snapshot.seq > 0n;
       if (tooLong) await task.abandon("the WAL grew too large while the snapshot was uploaded");
     } else if (this.#doubt === null) {
-      await this.#rollover!.step();
+      const rollover = this.#rollover!;
+      await this.#withDisk(() => rollover.step());
     }
     await this.#snapshotStep(stream);
     const now = this.#parts.runtime.clock.monotonic();
-    if (now - this.#lastJournal >= journalIntervalMs) this.#writeJournal();
+    if (now - this.#lastJournal >= journalIntervalMs) await this.#withDisk(() => this.#writeJournal());
     if (quiet) await this.#idleWhenQuiet(before);
+  }
+
+  /** Does what needs room on disk. Where that fails the WAL keeps the data, the pin stays, and it is tried again. */
+  async #withDisk(work: () => Promise<void> | void): Promise<void> {
+    const { clock } = this.#parts.runtime;
+    if (clock.monotonic() < this.#diskRetryAt) return;
+    try {
+      await work();
+    } catch (error) {
+      if (error instanceof WalrustError || !isTransient(error)) throw error;
+      this.#diskRetryAt = clock.monotonic() + diskRetryMs;
+      this.#parts.emit({ kind: "sync_failed", path: this.#parts.path, error, retryMs: diskRetryMs });
+    }
   }
 
   /** One look per interval, however often we are called: each look that finds something costs a PUT. */
@@ -360,15 +392,19 @@ export class DatabaseEngine {
     if (done !== null) {
       const { seq, bytes, durationMs, checksum } = done;
       this.#parts.emit({ kind: "snapshot", path: this.#parts.path, seq, bytes, durationMs, checksum });
-      this.#writeJournal();
-      for (const { resolve } of this.#requests.splice(0)) resolve(done);
+      await this.#withDisk(() => this.#writeJournal());
+      const answered = this.#requests.filter(({ after }) => after < this.#snapshotsBegun);
+      this.#requests = this.#requests.filter(({ after }) => after >= this.#snapshotsBegun);
+      for (const { resolve } of answered) resolve(done);
     }
+    if (this.#stopping) return;
     if (task.active || !task.ready || this.#doubt !== null || this.#rollover?.pending === true) return;
     const changed = stream.published.seq !== stream.snapshot.seq;
     const scheduled = snapshotIntervalMs > 0 && clock.now() - stream.snapshot.createdMs >= snapshotIntervalMs;
     if (this.#requests.length > 0 || (changed && (scheduled || this.#startupSnapshot))) {
       this.#startupSnapshot = false;
       task.begin();
+      this.#snapshotsBegun++;
       await task.step();
     } else if (!changed && stream.publisher.idle) this.#startupSnapshot = false;
   }
@@ -411,8 +447,13 @@ export class DatabaseEngine {
     const continues = position === null
       ? header === null && sameStat(idle?.database ?? null, this.#look({ path }).database)
       : header !== null && sameLog(position.header, header);
-    if (!continues) this.#doubt ??= { reason: "the WAL was replaced while the database was not held open" };
     const { options, emit } = this.#parts;
+    const seen = idle?.database ?? null;
+    const replaced = seen !== null && (seen.inode !== live.identity.inode || seen.device !== live.identity.device);
+    if (replaced) emit({ kind: "database_replaced", path });
+    if (replaced || !continues) {
+      this.#doubt ??= { reason: `the ${replaced ? "database" : "WAL"} was replaced while it was not held open` };
+    }
     this.#task = new SnapshotTask({ live, stream, runtime, emit });
     this.#rollover = new Rollover({ live, stream, options, clock: runtime.clock, emit });
     return true;
@@ -470,11 +511,10 @@ export class DatabaseEngine {
 
   /** Decides what an error means: the end of this engine, or a new start from journal and bucket after a pause. */
   async #recover(error: unknown): Promise<number> {
-    const started = this.#stream !== null;
     const { clock } = this.#parts.runtime;
-    const firstPut = started && isFenced(error) && !this.#stream!.confirmedAny;
+    const firstPut = this.#stream !== null && isFenced(error) && !this.#stream.confirmedAny;
     if (firstPut && this.#firstPutAttempts < firstPutAttemptsMax) this.#firstPutAttempts++;
-    else if (!started || !isTransient(error)) {
+    else if (!this.#everStarted || !isTransient(error)) {
       await this.#close("failed").catch(() => undefined);
       this.#stopped = true;
       for (const { reject } of this.#requests.splice(0)) reject(error);
@@ -498,6 +538,10 @@ function isTransient(error: unknown): boolean {
   if (error instanceof WalrustError) return error.kind === "database" || error.kind === "storage";
   const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;
   return typeof code === "string" && /^E[A-Z0-9]+$/.test(code);
+}
+
+function stoppedBeforeSnapshot(): RestoreError {
+  return new RestoreError("stopped", "walrust stopped before the snapshot was complete");
 }
 
 function takenOver(root: string, reason: string): IntegrityError {

@@ -99,8 +99,10 @@ export function readJournal(files: Files, directory: string, sha256: NewSha256):
   if (bytes === null) return null;
   const [text, digest, rest] = new TextDecoder().decode(bytes).split("\n");
   if (text === undefined || digest !== digestHex(sha256, new TextEncoder().encode(text)) || rest !== "") return null;
-  const value = JSON.parse(text, (_, field) =>
-    typeof field === "string" && /^-?\d+n$/.test(field) ? BigInt(field.slice(0, -1)) : field);
+  const value = JSON.parse(
+    text,
+    (_, field) => typeof field === "string" && /^-?\d+n$/.test(field) ? BigInt(field.slice(0, -1)) : field,
+  );
   return value.version === version ? value as Journal : null;
 }
 

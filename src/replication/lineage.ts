@@ -68,10 +68,14 @@ async function swapState(
 
 /** The error of a writer that finds another one in its place. */
 export function fenced(root: string, lineage: string, other: string): IntegrityError {
-  return new IntegrityError("fenced", `another writer took over ${root}: lineage ${other} is active, ours is ${lineage}`, {
-    hint: "only one walrust may write to a prefix: stop one of them, or give each its own prefix",
-    data: { root, lineage, other },
-  });
+  return new IntegrityError(
+    "fenced",
+    `another writer took over ${root}: lineage ${other} is active, ours is ${lineage}`,
+    {
+      hint: "only one walrust may write to a prefix: stop one of them, or give each its own prefix",
+      data: { root, lineage, other },
+    },
+  );
 }
 
 /** Objects of a lineage with a seq of at least `from`: deltas, snapshots and levels, in the store's key order. */

@@ -83,8 +83,13 @@ export class LiveDatabase {
   /** Takes one more pin beside those that are held. */
   addPin(): SqliteConnection {
     const pin = this.#sqlite.open(this.path, { readOnly: true, busyTimeoutMs: 200 });
+    try {
+      pin.beginRead();
+    } catch (error) {
+      pin.close();
+      throw error;
+    }
     this.#pins.push(pin);
-    pin.beginRead();
     return pin;
   }
 

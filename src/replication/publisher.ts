@@ -100,7 +100,12 @@ export class Publisher {
         }
         const retryMs = Math.min(backoffMaxMs, backoffFirstMs * 2 ** this.#failures++) * (0.5 + this.#random.number());
         this.#notBefore = this.#clock.monotonic() + retryMs;
-        this.#events.failed(sealed, error, retryMs);
+        try {
+          this.#events.failed(sealed, error, retryMs);
+        } catch (failure) {
+          // Nobody awaits this run: the next `send` says it.
+          this.#fatal = failure;
+        }
         return;
       }
       this.#failures = 0;

@@ -2,6 +2,7 @@
  * What a start finds: the journal, the bucket and the spool, brought together to the head of our lineage.
  * The difference that follows makes the head equal to the database.
  */
+import { FormatError } from "../errors.ts";
 import { ChangesetDecoder, decodeHeader, headerSize, isBridge } from "../format/hadbp.ts";
 import { renderKey } from "../format/keys.ts";
 import type { Files, NewSha256 } from "../runtime/types.ts";
@@ -179,7 +180,7 @@ async function takeIn(
     index.apply({ pgnos, hashes: Uint8Array.from(hashes) }, endPageCount);
     return { head: { seq, chain: chainEnd, createdMs: header.createdMs, pageCount: endPageCount }, pgnos };
   } catch (error) {
-    if (error instanceof Error && error.name === "FormatError") return null;
+    if (error instanceof FormatError) return null;
     throw error;
   }
 }

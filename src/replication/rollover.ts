@@ -162,8 +162,9 @@ export class Rollover {
     if (parts.spool.size >= (this.#options.spoolSizeMax ?? defaultSpoolSizeMax)) return;
     this.#next = null;
     const lock = this.#live.openWritable();
-    const checkpointer = this.#live.openWritable();
+    let checkpointer: SqliteConnection | null = null;
     try {
+      checkpointer = this.#live.openWritable();
       // Most of the work is done before anybody has to wait.
       publisher.spoolAll();
       const reachable = this.#live.gauge().log;
@@ -179,9 +180,12 @@ export class Rollover {
       }
       this.#rollUnderLock(checkpointer, lock);
     } finally {
-      lock.rollback();
-      checkpointer.close();
-      lock.close();
+      // Closing ends a transaction too: whatever fails, the write lock does not stay with us.
+      try {
+        lock.close();
+      } finally {
+        checkpointer?.close();
+      }
     }
   }
 

@@ -106,7 +106,8 @@ export function sealDelta(
     hashes: { pgnos, hashes },
     position: content.position,
     frames: content.frames,
-    chunks: () => bytes === null ? encodeChangeset(header, entries(), { sha256, chunkSize: objectInMemoryMax }) : [bytes],
+    chunks: () =>
+      bytes === null ? encodeChangeset(header, entries(), { sha256, chunkSize: objectInMemoryMax }) : [bytes],
   };
 }
 

@@ -100,6 +100,7 @@ export async function uploadSnapshot(
       // The last bytes complete the object: only behind its bridge, and only if it is what the bridge declares.
       if (sent === size) {
         await options.ready;
+        options.signal.throwIfAborted();
         if (checksumOfDigest(hash.digest()) !== plan.rawHash) {
           throw new IntegrityError("snapshot_changed", `the image of ${plan.key} changed while it was read`, {
             hint: "please report this: a pinned image must not change",

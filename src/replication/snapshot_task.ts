@@ -116,14 +116,14 @@ export class SnapshotTask {
   /** The first snapshot of a lineage: its image is already hashed and no bridge stands for it. */
   beginFirst(plan: SnapshotPlan, frozen: FrozenImage): void {
     this.#startedAt = this.#runtime.clock.monotonic();
-    this.#start(plan, frozen, Promise.resolve());
+    this.#start(plan, frozen, 0n);
   }
 
   #retryFirst(plan: SnapshotPlan, frozen: FrozenImage): void {
     const waitMs = Math.max(0, this.#retryAt - this.#runtime.clock.monotonic());
     const abort = new AbortController();
     const running = this.#runtime.clock.sleep(waitMs, abort.signal).then(
-      () => this.#upload?.abort === abort ? this.#start(plan, frozen, Promise.resolve()) : undefined,
+      () => this.#upload?.abort === abort ? this.#start(plan, frozen, 0n) : undefined,
       () => undefined,
     );
     this.#upload = { plan, frozen, abort, running };
@@ -133,9 +133,8 @@ export class SnapshotTask {
     const { position, publisher } = this.#stream;
     if (!publisher.idle || !reached(position, pinned)) return;
     const taken = takeImage(this.#live, { limit: position?.state.frames ?? 0 });
-    const atPosition = taken !== null && (taken.end === null
-      ? position === null
-      : position !== null && sameLog(taken.end.header, position.header) &&
+    const atPosition = taken !== null &&
+      (taken.end === null ? position === null : position !== null && sameLog(taken.end.header, position.header) &&
         taken.end.state.frames === position.state.frames);
     if (!atPosition) {
       // The log was restarted meanwhile: try from a new pin.
@@ -158,19 +157,20 @@ export class SnapshotTask {
       pageCount: image.pageCount,
       image,
     };
-    this.#start(plan, frozen, this.#bridged(target.seq));
+    this.#start(plan, frozen, target.seq);
   }
 
-  /** Resolves when the bridge is in the bucket. */
-  async #bridged(seq: bigint): Promise<void> {
-    while (this.#stream.published.seq < seq) {
-      await this.#stream.publisher.settled();
-      if (this.#stream.published.seq < seq) await this.#runtime.clock.sleep(100);
+  /** Resolves when the bridge is in the bucket, or when nobody waits for it any more: an outage may last for hours. */
+  async #bridged(seq: bigint, signal: AbortSignal): Promise<void> {
+    while (this.#stream.published.seq < seq && !signal.aborted) {
+      await this.#runtime.clock.sleep(20, signal).catch(() => undefined);
     }
   }
 
-  #start(plan: SnapshotPlan, frozen: FrozenImage, ready: Promise<void>): void {
+  /** Uploads; `bridge` is the seq that must be in the bucket before the snapshot may be complete. */
+  #start(plan: SnapshotPlan, frozen: FrozenImage, bridge: bigint): void {
     const abort = new AbortController();
+    const ready = this.#bridged(bridge, abort.signal);
     const { store, root, lineage } = this.#stream.parts;
     const run = async (): Promise<void> => {
       try {

@@ -52,6 +52,10 @@ export class Spool {
           position += chunk.length;
         }
         file.sync();
+      } catch (error) {
+        // Where there is no room, half an object must not take what is left.
+        this.#files.remove(temporary);
+        throw error;
       } finally {
         file.close();
       }

@@ -3,7 +3,7 @@
  * Order of truth: bucket (or spool), then index, then fsync, then journal.
  */
 import { assert } from "../errors.ts";
-import { renderKey, type ObjectKey } from "../format/keys.ts";
+import { type ObjectKey, renderKey } from "../format/keys.ts";
 import type { Runtime } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { type Batch, missingGrowth, type WalPosition } from "./capture.ts";
@@ -14,7 +14,7 @@ import type { EngineEvent } from "./options.ts";
 import type { PageIndex } from "./page_index.ts";
 import { Publisher } from "./publisher.ts";
 import type { Head } from "./resume.ts";
-import { type Sealed, sealBridge, sealDelta, type SealTarget } from "./sealed.ts";
+import { sealBridge, sealDelta, type Sealed, type SealTarget } from "./sealed.ts";
 import type { Spool } from "./spool.ts";
 
 /** What a stream is made of. */

@@ -146,7 +146,15 @@ export class Scene {
 
   /** Starts `walrust watch` on the database. */
   watch(flags: readonly string[] = eagerFlags, env: Record<string, string> = {}, script?: string): WatchProcess {
-    const command = [...(script === undefined ? walrustCommand() : runtimeCommand(script)), "watch", this.db, "-b", this.bucketUrl, "--json", ...flags];
+    const command = [
+      ...(script === undefined ? walrustCommand() : runtimeCommand(script)),
+      "watch",
+      this.db,
+      "-b",
+      this.bucketUrl,
+      "--json",
+      ...flags,
+    ];
     return this.start(new WatchProcess(command, env));
   }
 

@@ -1,5 +1,5 @@
 /** The command line with the gauge replaced by what the WAL file looks like: what walrust would be without it. */
-import { readSync, openSync, closeSync, fstatSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { main } from "../../src/cli/main.ts";
 import { beginWalScan, parseWalHeader, scanWalFrames } from "../../src/format/wal.ts";
 import { systemProcess } from "../../src/runtime/system_process.ts";
