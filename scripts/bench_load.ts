@@ -60,7 +60,11 @@ async function many(seconds: number, paths: string[]): Promise<void> {
   const databases = paths.map((path) => {
     const database = new DatabaseSync(path);
     openTable(database);
-    return { path, insert: database.prepare(`INSERT INTO rows (time, data) VALUES (?, randomblob(${rowSize}))`), database };
+    return {
+      path,
+      insert: database.prepare(`INSERT INTO rows (time, data) VALUES (?, randomblob(${rowSize}))`),
+      database,
+    };
   });
   const acknowledged: [path: string, ms: number][] = [];
   const begun = performance.now();

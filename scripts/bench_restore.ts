@@ -7,8 +7,8 @@ import process from "node:process";
 import { parseArgs } from "node:util";
 import {
   type BenchRuntime,
-  type BenchStore,
   benchRuntimes,
+  type BenchStore,
   hashRates,
   inBenchDirectory,
   litestreamPath,

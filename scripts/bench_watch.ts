@@ -80,7 +80,9 @@ async function measure(
   const writer = new MeteredChild([...load, "many", String(seconds), ...paths]);
   await writer.ended;
   const busy = watch.use();
-  figures["1 commit/s each: CPU"] = `${(100 * (busy.cpuMs - idle.cpuMs) / (performance.now() - busyBegun)).toFixed(1)} %`;
+  figures["1 commit/s each: CPU"] = `${
+    (100 * (busy.cpuMs - idle.cpuMs) / (performance.now() - busyBegun)).toFixed(1)
+  } %`;
   figures["1 commit/s each: RSS MB"] = megabytes(busy.residentBytes);
   await pause(2500);
   const { acknowledged } = writer.events()[0] as { acknowledged: [string, number][] };

@@ -37,11 +37,12 @@ export async function freezeImage(
   },
 ): Promise<FrozenImage> {
   const { live, pin, files } = options;
-  const small = image.pageCount * image.pageSize <= copySizeMax;
+  const size = image.pageCount * image.pageSize;
   let copy: OpenFile | null = null;
   try {
-    if (small) {
-      files.makeDirectory(options.directory);
+    files.makeDirectory(options.directory);
+    // Where room is scarce it belongs to the spool.
+    if (size <= copySizeMax && files.freeBytes(options.directory) >= size + copySizeMax) {
       const path = `${options.directory}/snapshot.copy`;
       files.remove(path);
       copy = files.open(path, "exclusive");

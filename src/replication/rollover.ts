@@ -14,6 +14,9 @@ import type { Stream } from "./stream.ts";
 
 const barrierWaitMs = 100;
 const lockTriesPerTurn = 100;
+/** Frames that may be left for the time under the lock, where the writer gives us the choice. */
+const restMax = 64;
+const passesMax = 8;
 const eagerIntervalMs = 1000;
 const pauseMaxMs = 10_000;
 const defaultSpoolSizeMax = 1024 * 1024 * 1024;
@@ -165,13 +168,18 @@ export class Rollover {
     let checkpointer: SqliteConnection | null = null;
     try {
       checkpointer = this.#live.openWritable();
-      // Most of the work is done before anybody has to wait.
-      publisher.spoolAll();
-      const reachable = this.#live.gauge().log;
-      const pin = this.#live.addPin();
-      if (!this.#spool(this.#live.gauge().log)) return;
-      this.#shift(pin);
-      if (this.#report(false, this.#checkpoint(checkpointer, pin, reachable), 0)) return;
+      // Nearly all of the work is done before anybody has to wait: each pass leaves what came during the one before.
+      for (let pass = 1, before = Infinity; pass <= passesMax; pass++) {
+        publisher.spoolAll();
+        const reachable = this.#live.gauge().log;
+        const pin = this.#live.addPin();
+        if (!this.#spool(this.#live.gauge().log)) return;
+        this.#shift(pin);
+        if (this.#report(false, this.#checkpoint(checkpointer, pin, reachable), 0)) return;
+        const rest = this.#live.gauge().log - this.#frames;
+        if (rest <= restMax || rest > before / 2) break;
+        before = rest;
+      }
       const deadline = this.#clock.monotonic() + barrierWaitMs;
       // A busy writer leaves the lock free for microseconds only: try often, and let others run now and then.
       for (let tries = 1; !lock.beginImmediate(); tries++) {

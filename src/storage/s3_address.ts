@@ -74,7 +74,7 @@ export function regionOfHost(host: string): string | null {
 function parseEndpoint(text: string): URL {
   const url = URL.canParse(text) ? new URL(text) : null;
   if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) {
-    throw new ConfigError("bad_endpoint", `endpoint "${text}" is not an http or https URL`, {
+    throw new ConfigError("bad_endpoint", "the endpoint is not an http or https URL", {
       hint: "Write it like https://s3.example.com or http://127.0.0.1:9000.",
     });
   }

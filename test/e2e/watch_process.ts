@@ -56,13 +56,19 @@ export class Running {
 
   /** SIGKILL; resolves when the process is gone. */
   kill(): Promise<Ending> {
-    if (this.ending === null) this.child.kill("SIGKILL");
-    return this.ended;
+    return this.#send("SIGKILL");
   }
 
   /** SIGTERM; resolves when the process is gone. */
   terminate(): Promise<Ending> {
-    if (this.ending === null) this.child.kill("SIGTERM");
+    return this.#send("SIGTERM");
+  }
+
+  #send(signal: "SIGKILL" | "SIGTERM"): Promise<Ending> {
+    // Not `child.kill`: under Deno a child that was sent a signal is then said to have died of it.
+    if (this.ending === null && this.child.exitCode === null && this.child.signalCode === null) {
+      process.kill(this.child.pid!, signal);
+    }
     return this.ended;
   }
 }

@@ -1,0 +1,363 @@
+import assert from "node:assert/strict";
+import { renameSync, rmSync } from "node:fs";
+import { DatabaseSync } from "node:sqlite";
+import { test } from "node:test";
+import { StorageError } from "../../src/errors.ts";
+import type { ObjectStore } from "../../src/storage/object_store.ts";
+import { Scene, turn } from "./engine_scene.ts";
+
+const timeout = 30_000;
+
+/** The same store, with some calls replaced. */
+function wrapped(store: ObjectStore, change: Partial<ObjectStore>): ObjectStore {
+  return {
+    location: store.location,
+    get: (key, options) => store.get(key, options),
+    head: (key, options) => store.head(key, options),
+    put: (key, body, options) => store.put(key, body, options),
+    putStream: (key, chunks, options) => store.putStream(key, chunks, options),
+    list: (prefix, options) => store.list(prefix, options),
+    listDirectories: (prefix, options) => store.listDirectories(prefix, options),
+    deleteMany: (keys, options) => store.deleteMany(keys, options),
+    ...change,
+  };
+}
+
+const outage = (): StorageError => new StorageError("ServiceUnavailable", "503", { retryable: true });
+
+test(
+  "DatabaseEngine: commits become deltas, rollovers restart the WAL, latest is the source",
+  { timeout },
+  async () => {
+    const scene = new Scene({ minCheckpointPages: 20, checkpointIntervalMs: 1000 });
+    scene.start();
+    for (let i = 0; i < 30; i++) {
+      scene.commit(10);
+      if (i % 7 === 3) scene.app.exec("DELETE FROM rows WHERE id % 3 = 0");
+      await scene.sync();
+    }
+    scene.app.exec("VACUUM");
+    await scene.sync();
+    assert.ok(scene.of("rollover").length > 5, "rollovers happened");
+    assert.equal((await scene.lineages()).length, 1);
+    await scene.prove();
+  },
+);
+
+test("DatabaseEngine: canary, a byte changed on its way to the bucket is noticed", { timeout }, async () => {
+  const scene = new Scene();
+  scene.start((store) =>
+    wrapped(store, {
+      put: (key, body, options) => {
+        const sent = body.slice();
+        if (key.endsWith(".hadbp") && sent.length > 4096) sent[2000] ^= 1;
+        return store.put(key, sent, options);
+      },
+    })
+  );
+  await scene.sync();
+  scene.commit(5);
+  await scene.sync();
+  await assert.rejects(scene.prove());
+});
+
+test("[S36] [S121] DatabaseEngine: idle holds and asks for nothing; a visit between two polls is noticed", {
+  timeout,
+}, async () => {
+  const scene = new Scene();
+  const requests: string[] = [];
+  scene.start();
+  for (let i = 0; i < 5; i++) await scene.sync();
+  assert.equal(scene.life.openHandles, 1, "nothing but the page index is open");
+  scene.life.onOperation = (name, target) => requests.push(`${name} ${target}`);
+  for (let i = 0; i < 20; i++) await scene.sync();
+  assert.deepEqual(requests, []);
+  scene.clock.skip(120_000);
+  await scene.sync();
+  assert.deepEqual(
+    requests.filter((text) => /^(put|get|list|head|write|sync) /.test(text)),
+    [],
+    "a full look changes nothing",
+  );
+  await turn(20);
+  scene.connect();
+  scene.commit(3);
+  scene.app.close();
+  await scene.sync();
+  assert.equal(scene.of("difference").length, 1);
+  scene.connect();
+  scene.commit();
+  await scene.prove();
+});
+
+test("[S32] DatabaseEngine: a replaced file goes on in the same lineage, another page size begins a new one", {
+  timeout,
+}, async () => {
+  for (
+    const [pageSize, lineages, idle] of [[4096, 1, false], [4096, 1, true], [8192, 2, false], [8192, 2, true]] as const
+  ) {
+    const scene = new Scene();
+    scene.start();
+    for (let i = 0; i < (idle ? 5 : 1); i++) await scene.sync();
+    if (!idle) scene.commit(1);
+    if (!idle) await scene.sync();
+    const other = `${scene.directory}/other.db`;
+    const copy = new DatabaseSync(other);
+    copy.exec(
+      `PRAGMA page_size = ${pageSize}; PRAGMA journal_mode = WAL; CREATE TABLE rows (id INTEGER PRIMARY KEY, data BLOB);
+      INSERT INTO rows (data) VALUES (randomblob(90000))`,
+    );
+    copy.close();
+    scene.app.close();
+    for (const suffix of ["-wal", "-shm"]) rmSync(scene.path + suffix, { force: true });
+    renameSync(other, scene.path);
+    for (let i = 0; i < 3; i++) await scene.sync();
+    scene.connect();
+    scene.commit(2);
+    await scene.sync();
+    assert.equal(scene.of("database_replaced").length, pageSize === 4096 || !idle ? 1 : 0, "said so");
+    assert.equal((await scene.lineages()).length, lineages);
+    await scene.prove();
+  }
+});
+
+test("[S31] DatabaseEngine: journal_mode DELETE while idle is waited out, then a difference", { timeout }, async () => {
+  const scene = new Scene();
+  scene.start();
+  for (let i = 0; i < 5; i++) await scene.sync();
+  scene.app.exec("PRAGMA journal_mode = DELETE");
+  scene.commit(5);
+  await scene.sync();
+  await scene.sync();
+  assert.equal(scene.of("waiting").length, 1, "said once");
+  scene.app.exec("PRAGMA journal_mode = WAL");
+  scene.commit(5);
+  await scene.sync();
+  assert.equal(scene.of("difference").length, 1);
+  await scene.prove();
+});
+
+test(
+  "[S26] [S27] DatabaseEngine: a foreign reader stops rollovers, not deltas, and makes no hot loop",
+  { timeout },
+  async () => {
+    const scene = new Scene({ minCheckpointPages: 5, checkpointIntervalMs: 1000, walTruncateThresholdPages: 60 });
+    scene.start();
+    await scene.sync();
+    const reader = new DatabaseSync(scene.path, { readOnly: true });
+    reader.exec("BEGIN");
+    reader.prepare("SELECT count(*) FROM rows").get();
+    let connects = 0;
+    for (let i = 0; i < 40; i++) {
+      scene.commit(5);
+      scene.life.onOperation = (name) => connects += name === "connect" ? 1 : 0;
+      await scene.sync();
+    }
+    assert.ok(connects <= 40 * 6, `${connects} connections for 40 intervals`);
+    assert.equal(scene.of("rollover").length, 0);
+    assert.ok(scene.of("delta").length >= 39);
+    assert.equal(scene.of("wal_size_exceeded").length, 1);
+    reader.close();
+    for (let i = 0; i < 25; i++) {
+      scene.commit(1);
+      await scene.sync();
+    }
+    assert.ok(scene.of("rollover").length > 0, "rollovers come back");
+    await scene.prove();
+  },
+);
+
+test("[S114] DatabaseEngine: one transaction beyond the limits is one streamed object; small ones are cut at commits", {
+  timeout,
+}, async () => {
+  const scene = new Scene({ batchSizeMax: 64 * 1024 });
+  scene.start();
+  await scene.sync();
+  scene.commit(2600, 4000);
+  await scene.sync();
+  const [large] = scene.of("delta");
+  assert.ok(large.bytes > 10_000_000, "one object");
+  for (let i = 0; i < 30; i++) scene.commit(10, 3000);
+  for (let i = 0; i < 30; i++) await scene.sync();
+  const deltas = scene.of("delta").slice(1);
+  assert.ok(deltas.length > 3, "cut");
+  assert.ok(deltas.every(({ bytes }) => bytes < 64 * 1024 + 30 * 4096));
+  await scene.prove();
+});
+
+test("[S119] DatabaseEngine: no barrier beside a snapshot's pin, given up at the threshold, then rolled over", {
+  timeout,
+}, async () => {
+  const scene = new Scene({ minCheckpointPages: 10, walTruncateThresholdPages: 400, snapshotIntervalMs: 1000 });
+  // Too large to be copied: its pin holds it.
+  scene.commit(17_000, 4000);
+  scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  let slow = false;
+  scene.start((store) =>
+    wrapped(store, {
+      putStream: async (key, chunks, options) => {
+        while (slow && !options?.signal?.aborted) await turn(1);
+        return await store.putStream(key, chunks, options);
+      },
+    })
+  );
+  await scene.sync();
+  slow = true;
+  for (let i = 0; i < 60 && scene.of("snapshot_abandoned").length === 0; i++) {
+    scene.commit(15, 3000);
+    scene.clock.skip(1000);
+    await scene.engine.step();
+    await turn();
+    if (scene.of("bridge").length > 0 && scene.of("snapshot_abandoned").length === 0) {
+      assert.equal(scene.of("rollover").length, 0, "no barrier while the snapshot reads");
+    }
+  }
+  assert.equal(scene.of("snapshot_abandoned").length, 1);
+  slow = false;
+  scene.clock.skip(1000);
+  await scene.engine.step();
+  await turn(5);
+  await scene.engine.step();
+  assert.ok(scene.of("rollover").length >= 1, "the WAL comes first, then the next snapshot");
+  scene.commit(3);
+  await scene.prove();
+});
+
+test(
+  "DatabaseEngine: a first snapshot that fails is tried again; deltas wait behind nothing",
+  { timeout },
+  async () => {
+    const scene = new Scene();
+    let failures = 3;
+    scene.start((store) =>
+      wrapped(store, {
+        putStream: (key, chunks, options) =>
+          key.includes("/snapshot") || failures > 0
+            ? failures-- > 0 ? Promise.reject(outage()) : store.putStream(key, chunks, options)
+            : store.putStream(key, chunks, options),
+      })
+    );
+    for (let i = 0; i < 4 && failures >= 0; i++) {
+      scene.commit(2);
+      scene.clock.skip(60_000);
+      for (let n = 0; n < 20; n++) {
+        await scene.engine.step();
+        await turn(1);
+      }
+    }
+    await scene.sync();
+    assert.equal(scene.of("snapshot").length, 1);
+    assert.equal(scene.of("sync_failed").length, 3);
+    assert.equal((await scene.lineages()).length, 1);
+    await scene.prove();
+  },
+);
+
+test(
+  "[S51] [S60] DatabaseEngine: an outage of the bucket is waited out; stop does not wait for it",
+  { timeout },
+  async () => {
+    const scene = new Scene({ minCheckpointPages: 5, walTruncateThresholdPages: 50, snapshotIntervalMs: 5000 });
+    let down = false;
+    const unreachable = (store: ObjectStore): ObjectStore =>
+      wrapped(store, {
+        put: (key, body, options) => down ? Promise.reject(outage()) : store.put(key, body, options),
+        get: (key, options) => down ? Promise.reject(outage()) : store.get(key, options),
+      });
+    scene.start(unreachable);
+    await scene.sync();
+    down = true;
+    for (let i = 0; i < 40; i++) {
+      scene.commit(8);
+      scene.clock.skip(1000);
+      for (let n = 0; n < 3; n++) {
+        await scene.engine.step();
+        await turn();
+      }
+    }
+    assert.ok(
+      scene.of("rollover").some(({ barrier }) => barrier) || scene.of("rollover").length > 0,
+      "the spool took over",
+    );
+    await scene.engine.stop(50);
+    assert.equal(scene.life.openHandles, 0);
+    down = false;
+    scene.start(unreachable);
+    await scene.sync();
+    assert.equal((await scene.lineages()).length, 1, "the spool continues the lineage");
+    await scene.prove();
+  },
+);
+
+test("DatabaseEngine.stop: ends while a snapshot waits for a bridge that cannot be sent", { timeout }, async () => {
+  const scene = new Scene();
+  let down = false;
+  scene.start((store) =>
+    wrapped(store, { put: (key, body, options) => down ? Promise.reject(outage()) : store.put(key, body, options) })
+  );
+  await scene.sync();
+  down = true;
+  const asked = scene.engine.requestSnapshot();
+  const rejected = assert.rejects(asked, /stopped/);
+  for (let i = 0; i < 5; i++) {
+    await scene.engine.step();
+    await turn(1);
+  }
+  await scene.engine.stop(20);
+  await rejected;
+  await assert.rejects(scene.engine.requestSnapshot(), /stopped/);
+  assert.equal(scene.life.openHandles, 0);
+});
+
+test("DatabaseEngine.requestSnapshot: answered by a snapshot that began after it", { timeout }, async () => {
+  const scene = new Scene();
+  let release: () => void = () => {};
+  let hold = true;
+  scene.start((store) =>
+    wrapped(store, {
+      putStream: async (key, chunks, options) => {
+        if (hold) await new Promise<void>((resolve) => release = resolve);
+        return await store.putStream(key, chunks, options);
+      },
+    })
+  );
+  await scene.engine.step();
+  scene.commit(4);
+  const asked = scene.engine.requestSnapshot();
+  hold = false;
+  release();
+  await scene.sync();
+  const { seq } = await asked;
+  assert.equal(scene.of("snapshot").length, 2);
+  assert.equal(seq, scene.of("snapshot")[1].seq);
+  await scene.prove();
+});
+
+test(
+  "[S37] DatabaseEngine: a full disk stops rollovers, not deltas, and passes without a restart",
+  { timeout },
+  async () => {
+    const scene = new Scene({ minCheckpointPages: 2, checkpointIntervalMs: 1000 });
+    scene.start();
+    await scene.sync();
+    let full = true;
+    scene.life.onOperation = (name, target) => {
+      const needsRoom = name === "write" || (name === "open" && target.endsWith(".tmp"));
+      if (full && needsRoom && !target.endsWith("pages.idx")) {
+        throw Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC" });
+      }
+    };
+    for (let i = 0; i < 40; i++) {
+      scene.commit(20);
+      await scene.sync();
+    }
+    assert.equal(scene.of("started").length, 1, "nothing was opened again");
+    assert.ok(scene.of("sync_failed").length > 0, "said so");
+    assert.equal(scene.of("delta").length, 40);
+    full = false;
+    scene.clock.skip(60_000);
+    scene.commit(5);
+    await scene.sync();
+    await scene.prove();
+  },
+);
