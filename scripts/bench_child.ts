@@ -29,6 +29,11 @@ export function benchRuntimes(option: string | undefined): BenchRuntime[] {
   });
 }
 
+/** Words that run walrust: the clone's source, or with `built` what `npm run build` made of it, as users have it. */
+export function walrustWords(runtime: BenchRuntime, built: boolean): string[] {
+  return runtime.command(built ? "dist/cli.js" : "cli.ts");
+}
+
 /** Peak and present resident memory (bytes) and processor time (milliseconds) of a living process. */
 export interface ProcessUse {
   readonly peakBytes: number;
@@ -187,7 +192,10 @@ export async function openBenchStore(directory: string, s3: boolean): Promise<Be
 }
 
 /** A temporary folder, removed after `work` unless it fails. */
-export async function inBenchDirectory(under: string | undefined, work: (directory: string) => Promise<void>) {
+export async function inBenchDirectory(
+  under: string | undefined,
+  work: (directory: string) => Promise<void>,
+): Promise<void> {
   const directory = mkdtempSync(join(under ?? tmpdir(), "walrust-bench-"));
   await work(directory);
   rmSync(directory, { recursive: true, force: true });

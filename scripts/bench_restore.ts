@@ -1,6 +1,6 @@
 /**
  * Snapshot and restore of a large database: seconds, MB/s, peak resident memory, beside the runtime's own SHA-256 rate
- * and a plain copy. `--gigabytes N` (1), `--runtime node,bun,deno|all`, `--s3`, `--directory D`.
+ * and a plain copy. `--gigabytes N` (1), `--runtime node,bun,deno|all`, `--built` (dist/ instead of the source), `--s3`, `--directory D`.
  */
 import { closeSync, copyFileSync, fsyncSync, openSync, rmSync, statSync } from "node:fs";
 import process from "node:process";
@@ -16,6 +16,7 @@ import {
   MeteredChild,
   openBenchStore,
   printColumns,
+  walrustWords,
 } from "./bench_child.ts";
 
 const { values } = parseArgs({
@@ -23,6 +24,7 @@ const { values } = parseArgs({
     gigabytes: { type: "string", default: "1" },
     runtime: { type: "string" },
     s3: { type: "boolean", default: false },
+    built: { type: "boolean", default: false },
     directory: { type: "string" },
     "integrity-check": { type: "string", default: "none" },
   },
@@ -45,7 +47,7 @@ async function measure(
 ): Promise<Record<string, string>> {
   const rates = hashRates(runtime);
   const bucket = await store.bucket(`restore-${runtime.name}`);
-  const words = runtime.command("cli.ts");
+  const words = walrustWords(runtime, values.built);
   const stateDirectory = ["--state-dir", `${directory}/state-${runtime.name}`];
   const figures: Record<string, string> = {
     "SHA-256 MB/s (1 MB pieces)": rates.stream.toFixed(0),

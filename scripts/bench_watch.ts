@@ -1,7 +1,7 @@
 /**
  * Watching many databases: memory and processor time while nothing changes, requests to the bucket meanwhile, and the
  * lag from a commit to its delta in the bucket at one commit a second each. `--databases 1,100`, `--seconds 20`,
- * `--runtime node,bun,deno|all`, `--s3` (counts requests), `--directory D`.
+ * `--runtime node,bun,deno|all`, `--built` (dist/ instead of the source), `--s3` (counts requests), `--directory D`.
  */
 import { mkdirSync } from "node:fs";
 import process from "node:process";
@@ -18,6 +18,7 @@ import {
   pause,
   percentile,
   printColumns,
+  walrustWords,
 } from "./bench_child.ts";
 
 const { values } = parseArgs({
@@ -26,6 +27,7 @@ const { values } = parseArgs({
     seconds: { type: "string", default: "20" },
     runtime: { type: "string" },
     s3: { type: "boolean", default: false },
+    built: { type: "boolean", default: false },
     directory: { type: "string" },
   },
 });
@@ -60,7 +62,7 @@ async function measure(
   const load = runtime.command("scripts/bench_load.ts");
   await new MeteredChild([...load, "many", "1", ...paths]).ended;
   const bucket = await store.bucket(`watch-${runtime.name}-${count}`);
-  const words = [...runtime.command("cli.ts"), "watch", ...paths, ...bucket, "--json"];
+  const words = [...walrustWords(runtime, values.built), "watch", ...paths, ...bucket, "--json"];
   const watch = new MeteredChild(words, store.environment);
   await watch.until((events) => events.filter(({ kind }) => kind === "snapshot").length >= count);
   await pause(settleMs);

@@ -1,7 +1,7 @@
 /**
  * What an application feels: commit latency of a writer without and with walrust beside it, the WAL it ends with and
  * how long barriers held it. `--seconds 20`, `--rate 0` (commits a second; 0 = flat out), `--runtime node,bun,deno|all`,
- * `--s3`, `--directory D`. The writer always runs under the runtime that runs this script.
+ * `--built` (dist/ instead of the source), `--s3`, `--directory D`. The writer always runs under the runtime that runs this script.
  */
 import { statSync } from "node:fs";
 import process from "node:process";
@@ -17,6 +17,7 @@ import {
   openBenchStore,
   percentile,
   printColumns,
+  walrustWords,
 } from "./bench_child.ts";
 
 const { values } = parseArgs({
@@ -25,6 +26,7 @@ const { values } = parseArgs({
     rate: { type: "string", default: "0" },
     runtime: { type: "string" },
     s3: { type: "boolean", default: false },
+    built: { type: "boolean", default: false },
     directory: { type: "string" },
   },
 });
@@ -66,7 +68,7 @@ async function measure(
   const database = `${directory}/${runtime.name}.db`;
   await new MeteredChild([...runtime.command("scripts/bench_load.ts"), "create", database, "1000000"]).ended;
   const bucket = await store.bucket(`writer-${runtime.name}`);
-  const words = [...runtime.command("cli.ts"), "watch", database, ...bucket, "--json"];
+  const words = [...walrustWords(runtime, values.built), "watch", database, ...bucket, "--json"];
   const watch = new MeteredChild(words, store.environment);
   await watch.until((events) => events.some(({ kind }) => kind === "snapshot"));
   const beside = await write(database);

@@ -25,7 +25,7 @@ export async function differingPages(
   const { pageSize, pageCount } = image;
   const lockPage = lockBytePage(pageSize);
   const differing: number[] = [];
-  const perRun = Math.max(1, Math.floor(runSize / pageSize));
+  const perRun = Math.max(1, Math.min(Math.floor(runSize / pageSize), pageCount));
   const buffer = new Uint8Array(perRun * pageSize);
   const hash = new Uint8Array(indexEntrySize);
   let sinceTurn = 0;

@@ -131,7 +131,8 @@ export class DatabaseEngine {
   get busy(): boolean {
     return this.#stream !== null &&
       (!this.#stream.publisher.idle || this.#doubt !== null || this.#task?.active === true ||
-        this.#rollover?.pending === true || this.#rollover?.eager === true);
+        (this.#diskRetryAt <= this.#parts.runtime.clock.monotonic() &&
+          (this.#rollover?.pending === true || this.#rollover?.eager === true)));
   }
 
   /** Takes a snapshot as soon as possible. */
@@ -322,8 +323,8 @@ export class DatabaseEngine {
     }
     const task = this.#task!;
     if (task.holdsPin) {
-      const wal = stream.position?.state.frames ?? 0;
-      const tooLong = wal >= this.#parts.options.walTruncateThresholdPages && stream.snapshot.seq > 0n;
+      // What SQLite counts, not our position: that stands still while the bucket cannot be reached.
+      const tooLong = live.gauge().log >= this.#parts.options.walTruncateThresholdPages && stream.snapshot.seq > 0n;
       if (tooLong) await task.abandon("the WAL grew too large while the snapshot was uploaded");
     } else if (this.#doubt === null) {
       const rollover = this.#rollover!;

@@ -17,6 +17,11 @@ const lockTriesPerTurn = 100;
 /** Frames that may be left for the time under the lock, where the writer gives us the choice. */
 const restMax = 64;
 const passesMax = 8;
+/** Milliseconds to wait for the application's own checkpoint while it may go on writing. */
+const busyTriesMax = 100;
+/** The same while it may not. */
+const lockedWaitMs = 8;
+const lockedTriesMax = 10_000;
 const eagerIntervalMs = 1000;
 const pauseMaxMs = 10_000;
 const defaultSpoolSizeMax = 1024 * 1024 * 1024;
@@ -67,8 +72,13 @@ export class Rollover {
     return paused;
   }
 
+  /** Frames in the WAL, also those that we cannot take yet because the bucket cannot be reached. */
+  get #size(): number {
+    return Math.max(this.#frames, this.#live.gauge().log);
+  }
+
   get #barrierDue(): boolean {
-    return this.#frames >= 16 * this.#options.minCheckpointPages;
+    return this.#size >= 16 * this.#options.minCheckpointPages;
   }
 
   /** True while a rollover waits for its frames to be published. */
@@ -79,17 +89,17 @@ export class Rollover {
   get #alreadyDone(): boolean {
     const { position, rolledOver } = this.#stream;
     return rolledOver !== null && position !== null && sameLog(rolledOver.header, position.header) &&
-      rolledOver.state.frames === position.state.frames;
+      rolledOver.state.frames === position.state.frames && this.#live.gauge().log <= position.state.frames;
   }
 
   /** Does what is due; no snapshot may hold a pin. */
   async step(): Promise<void> {
     const now = this.#clock.monotonic();
     if (this.#next !== null) this.#finishWhenPublished();
-    if (this.#frames < this.#options.minCheckpointPages || this.#alreadyDone) return;
-    const exceeded = this.#frames >= this.#options.walTruncateThresholdPages;
+    if (this.#size < this.#options.minCheckpointPages || this.#alreadyDone) return;
+    const exceeded = this.#size >= this.#options.walTruncateThresholdPages;
     if (exceeded && !this.#warned) {
-      this.#emit({ kind: "wal_size_exceeded", path: this.#live.path, frames: this.#frames });
+      this.#emit({ kind: "wal_size_exceeded", path: this.#live.path, frames: this.#size });
     }
     this.#warned = exceeded;
     if (this.#barrierDue && (exceeded || now - this.#lastBarrier >= Math.max(eagerIntervalMs, this.#pauseMs))) {
@@ -135,10 +145,13 @@ export class Rollover {
 
   /**
    * Copies what `pin` allows into the database; where that is all, moves the pin to mark 0.
-   * `reachable` frames were committed before the pin was taken. Returns the frames copied, `null` when some remain.
+   * `reachable` frames were committed before the pin was taken. Returns the frames copied, `null` when some remain,
+   * `busy` when another checkpoint runs.
    */
-  #checkpoint(connection: SqliteConnection, pin: SqliteConnection, reachable: number): number | null {
+  #checkpoint(connection: SqliteConnection, pin: SqliteConnection, reachable: number): number | "busy" | null {
     const result = connection.checkpointPassive();
+    // No counts: another checkpoint runs, as after every commit of a busy application, and this says nothing of readers.
+    if (result.log < 0) return "busy";
     if (!result.busy && result.log === result.checkpointed && result.log === this.#frames) {
       this.#live.addPin();
       this.#live.releasePin(pin);
@@ -153,8 +166,8 @@ export class Rollover {
     return null;
   }
 
-  #report(barrier: boolean, frames: number | null, heldMs: number): boolean {
-    if (frames === null) return false;
+  #report(barrier: boolean, frames: number | "busy" | null, heldMs: number): boolean {
+    if (frames === null || frames === "busy") return false;
     this.#emit({ kind: "rollover", path: this.#live.path, barrier, frames, heldMs });
     return true;
   }
@@ -175,7 +188,12 @@ export class Rollover {
         const pin = this.#live.addPin();
         if (!this.#spool(this.#live.gauge().log)) return;
         this.#shift(pin);
-        if (this.#report(false, this.#checkpoint(checkpointer, pin, reachable), 0)) return;
+        let copied = this.#checkpoint(checkpointer, pin, reachable);
+        for (let tries = 1; copied === "busy" && tries <= busyTriesMax; tries++) {
+          await this.#clock.sleep(1);
+          copied = this.#checkpoint(checkpointer, pin, reachable);
+        }
+        if (this.#report(false, copied, 0)) return;
         const rest = this.#live.gauge().log - this.#frames;
         if (rest <= restMax || rest > before / 2) break;
         before = rest;
@@ -202,7 +220,11 @@ export class Rollover {
     if (!this.#spool(Infinity)) return;
     const pin = this.#live.addPin();
     this.#shift(pin);
-    const frames = this.#checkpoint(checkpointer, pin, this.#frames);
+    let frames = this.#checkpoint(checkpointer, pin, this.#frames);
+    for (let tries = 1; frames === "busy" && tries <= lockedTriesMax; tries++) {
+      if (this.#clock.monotonic() - from >= lockedWaitMs) break;
+      frames = this.#checkpoint(checkpointer, pin, this.#frames);
+    }
     lock.rollback();
     this.#report(true, frames, this.#clock.monotonic() - from);
   }

@@ -34,7 +34,7 @@ export async function hashImage(
 ): Promise<bigint> {
   const { pageSize, pageCount } = image;
   const hash = options.sha256();
-  const perRun = Math.max(1, runSize / pageSize);
+  const perRun = Math.max(1, Math.min(runSize / pageSize, pageCount));
   const buffer = new Uint8Array(perRun * pageSize);
   const entries = new Uint8Array(perRun * indexEntrySize);
   let sinceTurn = 0;
@@ -79,7 +79,7 @@ export async function uploadSnapshot(
   };
   const hash = options.sha256();
   function* entries(): Generator<Entry> {
-    const perRun = Math.max(1, runSize / image.pageSize);
+    const perRun = Math.max(1, Math.min(runSize / image.pageSize, plan.pageCount));
     const buffer = new Uint8Array(perRun * image.pageSize);
     for (let first = 1; first <= plan.pageCount; first += perRun) {
       const count = Math.min(perRun, plan.pageCount - first + 1);

@@ -43,6 +43,7 @@ export class DirectoryStore implements ObjectStore {
   readonly #random: Random;
   readonly #clock: Clock | undefined;
   #swept = false;
+  #spare: Uint8Array | null = null;
 
   /** `clock` is used to wait for the lock of another process; without one the wait is a short spin. */
   constructor(options: { directory: string; files: Files; random: Random; clock?: Clock }) {
@@ -210,7 +211,8 @@ export class DirectoryStore implements ObjectStore {
       if (etagOf(file.stat()) !== etag) {
         throw new StorageError("ObjectChanged", `${key}: replaced while it was read`, { key, retryable: true });
       }
-      const buffer = new Uint8Array(Math.min(chunkSize, end - start));
+      const buffer = end - start < chunkSize ? new Uint8Array(end - start) : this.#spare ?? new Uint8Array(chunkSize);
+      if (buffer === this.#spare) this.#spare = null;
       for (let at = start; at < end; at += buffer.length) {
         await Promise.resolve();
         signal?.throwIfAborted();
@@ -218,6 +220,8 @@ export class DirectoryStore implements ObjectStore {
         if (this.#translate(key, () => file.read(chunk, at)) !== chunk.length) throw this.#truncated(key);
         yield chunk;
       }
+      // Read to the end, so nobody looks at it any more: large objects are read in many ranges, one after the other.
+      if (buffer.length === chunkSize) this.#spare = buffer;
     } finally {
       file.close();
     }

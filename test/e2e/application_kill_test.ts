@@ -108,5 +108,6 @@ test("[S117] watch: canary, with the gauge switched off a commit that never was 
   inScene(async (scene) => {
     const plans = Array.from({ length: 14 }, () => `sync:${between(3, 30)}`);
     await killApplications(scene, { plans, script: fileURLToPath(new URL("watch_without_gauge.ts", import.meta.url)) });
-    await assert.rejects(prove(scene, { logged: true, samples: 100_000 }));
+    // For this reason and no other: a point holds a commit that SQLite never called one.
+    await assert.rejects(prove(scene, { logged: true, samples: 100_000 }), /never (was|happened)/);
   }));

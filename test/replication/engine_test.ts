@@ -196,7 +196,7 @@ test("[S119] DatabaseEngine: no barrier beside a snapshot's pin, given up at the
   scene.start((store) =>
     wrapped(store, {
       putStream: async (key, chunks, options) => {
-        while (slow && !options?.signal?.aborted) await turn(1);
+        while (slow && !options?.signal?.aborted) await turn(2);
         return await store.putStream(key, chunks, options);
       },
     })
@@ -206,8 +206,10 @@ test("[S119] DatabaseEngine: no barrier beside a snapshot's pin, given up at the
   for (let i = 0; i < 60 && scene.of("snapshot_abandoned").length === 0; i++) {
     scene.commit(15, 3000);
     scene.clock.skip(1000);
-    await scene.engine.step();
-    await turn();
+    for (let n = 0; n < 4; n++) {
+      await scene.engine.step();
+      await turn();
+    }
     if (scene.of("bridge").length > 0 && scene.of("snapshot_abandoned").length === 0) {
       assert.equal(scene.of("rollover").length, 0, "no barrier while the snapshot reads");
     }

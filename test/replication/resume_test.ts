@@ -1,0 +1,249 @@
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { copyFileSync, existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { test } from "node:test";
+import { PageIndex } from "../../src/replication/page_index.ts";
+import { getBytes, type ObjectStore } from "../../src/storage/object_store.ts";
+import { Crash, Scene, system } from "./engine_scene.ts";
+
+const timeout = 60_000;
+
+function busyScene(): Scene {
+  return new Scene({
+    minCheckpointPages: 5,
+    checkpointIntervalMs: 1000,
+    walTruncateThresholdPages: 120,
+    snapshotIntervalMs: 4000,
+  });
+}
+
+/** Commits, rollovers, barriers and snapshots, until done or killed. */
+async function work(scene: Scene): Promise<void> {
+  try {
+    for (let i = 0; i < 7; i++) {
+      scene.commit(i === 4 ? 90 : 6);
+      if (i === 5) scene.app.exec("DELETE FROM rows WHERE id % 2 = 0; VACUUM");
+      await scene.sync();
+    }
+    await scene.engine.stop(5000);
+  } catch (error) {
+    if (scene.life.alive && !(error instanceof Crash)) throw error;
+  }
+}
+
+test(
+  "[S110] [S111] DatabaseEngine: killed at every kind of step, with checkpoints while down, resumes in its lineage",
+  {
+    timeout,
+  },
+  async () => {
+    const whole = busyScene();
+    let operations = 0;
+    whole.start();
+    whole.life.onOperation = () => operations++;
+    await work(whole);
+    const stride = Math.max(1, Math.floor(operations / 60));
+    const killedAt = new Set<string>();
+    for (let kill = 1; kill < operations; kill += stride) {
+      const scene = busyScene();
+      scene.start();
+      const { life } = scene;
+      let count = 0;
+      life.onOperation = (name, target) => {
+        if (++count !== kill) return;
+        killedAt.add(`${name} ${target.replace(/^.*\//, "").replace(/[0-9a-f]{16,}/g, "…")}`);
+        life.crash();
+      };
+      await work(scene);
+      if (life.alive) continue;
+      const objects = new Map<string, Uint8Array>();
+      for (const key of await scene.objects()) objects.set(key, await bytesOf(scene.store, key));
+      // Before the first journal there is nothing to resume from.
+      const complete = existsSync(`${scene.engine.directory}/journal`);
+      if (kill % 2 === 1) scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+      scene.commit(3);
+      scene.start();
+      const note = `killed at operation ${kill}`;
+      await scene.sync();
+      scene.commit(2);
+      await scene.sync();
+      if (complete) assert.equal((await scene.lineages()).length, 1, note);
+      for (const [key, bytes] of objects) {
+        assert.ok(Buffer.compare(await bytesOf(scene.store, key), bytes) === 0, `${note}: ${key} changed`);
+      }
+      await scene.prove().catch((error) => assert.fail(`${note}: ${error}`));
+    }
+    assert.ok(killedAt.size > 20, [...killedAt].join("\n"));
+  },
+);
+
+async function bytesOf(store: ObjectStore, key: string): Promise<Uint8Array> {
+  return (await getBytes(store, key, 1 << 26)).bytes;
+}
+
+test(
+  "[S113] DatabaseEngine: a PUT in flight at the crash lands after the restart's LIST; no fork",
+  { timeout },
+  async () => {
+    const scene = new Scene();
+    let land: (() => Promise<unknown>) | null = null;
+    scene.start((store) => ({
+      ...scene.life.connect(store),
+      put: (key, body, options) => {
+        if (land !== null || !key.includes("/0000/")) {
+          return store.put(
+            key,
+            body,
+            options,
+          );
+        }
+        const sent = body.slice();
+        land = () => scene.store.put(key, sent, { ifAbsent: true });
+        return new Promise(() => {});
+      },
+    }));
+    await scene.sync();
+    scene.commit(3);
+    scene.clock.skip(1000);
+    await scene.engine.step();
+    assert.ok(land !== null, "a delta is in flight");
+    scene.life.crash();
+    scene.commit(3);
+    let landed = 0;
+    scene.start((store) => ({
+      ...scene.life.connect(store),
+      put: async (key, body, options) => {
+        if (key.endsWith(".hadbp") && landed++ === 0) await land!();
+        return await store.put(key, body, options);
+      },
+    }));
+    await scene.sync();
+    scene.clock.skip(10_000);
+    await scene.sync();
+    assert.ok(landed >= 2, "the first PUT met it, the second came after the difference");
+    assert.equal((await scene.lineages()).length, 1);
+    await scene.prove();
+  },
+);
+
+test("[S65] DatabaseEngine: other bytes under our next seq end it as fenced", { timeout }, async () => {
+  const scene = new Scene();
+  scene.start();
+  await scene.sync();
+  scene.commit();
+  await scene.sync();
+  const last = (await scene.objects()).filter((key) => key.includes("/0000/")).at(-1)!;
+  const next = last.replace(
+    /[0-9a-f]{16}(?=\.hadbp$)/,
+    (hex) => (BigInt(`0x${hex}`) + 1n).toString(16).padStart(16, "0"),
+  );
+  await scene.store.put(next, new Uint8Array(200));
+  scene.commit();
+  await assert.rejects(async () => {
+    await scene.sync();
+    await scene.sync();
+  }, { code: "fenced", exitCode: 5 });
+  assert.equal(scene.life.openHandles, 0);
+});
+
+test("[S25] [S112] DatabaseEngine: a database that went back behind what was published is what is restored", {
+  timeout,
+}, async () => {
+  const scene = new Scene();
+  scene.start();
+  await scene.sync();
+  await scene.engine.stop(5000);
+  scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  scene.app.close();
+  copyFileSync(scene.path, `${scene.directory}/before`);
+  scene.connect();
+  scene.start();
+  scene.commit(30);
+  await scene.sync();
+  await scene.engine.stop(5000);
+  scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  scene.app.close();
+  for (const suffix of ["-wal", "-shm"]) rmSync(scene.path + suffix, { force: true });
+  writeFileSync(scene.path, readFileSync(`${scene.directory}/before`));
+  scene.connect();
+  scene.start();
+  await scene.sync();
+  assert.equal((await scene.lineages()).length, 1);
+  await scene.prove();
+});
+
+test("[S43] [S44] DatabaseEngine: journal garbage, index lost, other machine: a new lineage, never our old seqs", {
+  timeout,
+}, async () => {
+  const damages: ((directory: string) => void)[] = [
+    (directory) => truncateSync(`${directory}/journal`, 40),
+    (directory) => writeFileSync(`${directory}/journal`, "garbage"),
+    (directory) => rmSync(`${directory}/journal`),
+    (directory) => rmSync(`${directory}/pages.idx`),
+    (directory) => truncateSync(`${directory}/pages.idx`, 10),
+    (directory) => rmSync(directory, { recursive: true }),
+  ];
+  for (const damage of damages) {
+    const scene = new Scene();
+    scene.start();
+    await scene.sync();
+    scene.commit(2);
+    await scene.sync();
+    await scene.engine.stop(5000);
+    damage(scene.engine.directory);
+    scene.commit(2);
+    scene.start();
+    await scene.sync();
+    assert.equal((await scene.lineages()).length, 2, String(damage));
+    await scene.prove();
+  }
+});
+
+/** A crash after some deltas; `saved` is the index as it was when the journal was last written. */
+async function crashedBehind(): Promise<{ scene: Scene; index: string; saved: Uint8Array }> {
+  const scene = new Scene();
+  scene.start();
+  await scene.sync();
+  const index = `${scene.engine.directory}/pages.idx`;
+  const saved = readFileSync(index);
+  for (let i = 0; i < 4; i++) {
+    scene.commit(10);
+    await scene.sync();
+  }
+  scene.life.crash();
+  return { scene, index, saved };
+}
+
+test("[S111] resumeLineage: an index whose unsynced entries were lost or torn skips no page", { timeout }, async () => {
+  for (const cut of [0, 3, 60, 100]) {
+    const { scene, index, saved } = await crashedBehind();
+    writeFileSync(index, saved);
+    if (cut > 0) writeFileSync(index, readFileSync(index).subarray(0, saved.length - (cut % 8)));
+    scene.app.exec("DELETE FROM rows WHERE id % 4 = 0");
+    scene.start();
+    await scene.sync();
+    assert.equal((await scene.lineages()).length, 1);
+    await scene.prove();
+  }
+});
+
+test("[S111] resumeLineage: canary, an index ahead of what is published loses pages, and the proof sees it", {
+  timeout,
+}, async () => {
+  const { scene, index } = await crashedBehind();
+  scene.app.exec("UPDATE rows SET data = randomblob(900) WHERE id % 3 = 0; PRAGMA wal_checkpoint(TRUNCATE)");
+  const { lineage } = scene.of("started")[0];
+  const ahead = PageIndex.open(system.files, index, lineage, system.sha256)!;
+  scene.app.close();
+  const file = readFileSync(scene.path);
+  const entry = new Uint8Array(8);
+  for (let page = 0; page < file.length / 4096; page++) {
+    ahead.hashPage(file.subarray(page * 4096, (page + 1) * 4096), entry, 0);
+    ahead.writeRun(page + 1, entry);
+  }
+  ahead.close();
+  scene.connect();
+  scene.start();
+  await scene.sync();
+  await assert.rejects(scene.prove());
+});
