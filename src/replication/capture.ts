@@ -115,7 +115,9 @@ function scan(
   const pagesMax = (options.sizeMax ?? Infinity) / header.pageSize;
   const state = { ...from };
   const result: Scan = { pages: new Map(), commit: null, cut: false };
-  const buffer = new Uint8Array(Math.max(1, Math.floor(chunkSize / frameSize)) * frameSize);
+  // Most looks find a handful of frames: a large buffer for each of them would cost more than the scan.
+  const atOnce = Math.min(Math.floor(chunkSize / frameSize), limit - from.frames);
+  const buffer = new Uint8Array(Math.max(1, atOnce) * frameSize);
   let firstFrame = from.frames;
   let guard: Uint8Array | null = null;
   while (state.frames < limit && !result.cut) {

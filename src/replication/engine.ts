@@ -392,14 +392,14 @@ export class DatabaseEngine {
     const done = await task.step();
     if (done !== null) {
       const { seq, bytes, durationMs, checksum } = done;
-      this.#parts.emit({ kind: "snapshot", path: this.#parts.path, seq, bytes, durationMs, checksum });
       await this.#withDisk(() => this.#writeJournal());
+      this.#parts.emit({ kind: "snapshot", path: this.#parts.path, seq, bytes, durationMs, checksum });
       const answered = this.#requests.filter(({ after }) => after < this.#snapshotsBegun);
       this.#requests = this.#requests.filter(({ after }) => after >= this.#snapshotsBegun);
       for (const { resolve } of answered) resolve(done);
     }
     if (this.#stopping) return;
-    if (task.active || !task.ready || this.#doubt !== null || this.#rollover?.pending === true) return;
+    if (task.active || !task.ready || this.#doubt !== null) return;
     const changed = stream.published.seq !== stream.snapshot.seq;
     const scheduled = snapshotIntervalMs > 0 && clock.now() - stream.snapshot.createdMs >= snapshotIntervalMs;
     if (this.#requests.length > 0 || (changed && (scheduled || this.#startupSnapshot))) {

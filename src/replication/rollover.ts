@@ -217,16 +217,21 @@ export class Rollover {
 
   #rollUnderLock(checkpointer: SqliteConnection, lock: SqliteConnection): void {
     const from = this.#clock.monotonic();
-    if (!this.#spool(Infinity)) return;
-    const pin = this.#live.addPin();
-    this.#shift(pin);
-    let frames = this.#checkpoint(checkpointer, pin, this.#frames);
-    for (let tries = 1; frames === "busy" && tries <= lockedTriesMax; tries++) {
-      if (this.#clock.monotonic() - from >= lockedWaitMs) break;
+    let frames: number | "busy" | null = null;
+    try {
+      if (!this.#spool(Infinity)) return;
+      const pin = this.#live.addPin();
+      this.#shift(pin);
       frames = this.#checkpoint(checkpointer, pin, this.#frames);
+      for (let tries = 1; frames === "busy" && tries <= lockedTriesMax; tries++) {
+        if (this.#clock.monotonic() - from >= lockedWaitMs) break;
+        frames = this.#checkpoint(checkpointer, pin, this.#frames);
+      }
+    } finally {
+      lock.rollback();
+      // Reported in vain too: writers were held.
+      this.#report(true, typeof frames === "number" ? frames : 0, this.#clock.monotonic() - from);
     }
-    lock.rollback();
-    this.#report(true, frames, this.#clock.monotonic() - from);
   }
 
   /** Seals committed frames up to `frames` or the end into the spool; false: a doubt, which the next look answers. */

@@ -61,6 +61,9 @@ export async function storedSame(
   return true;
 }
 
+/** Many streams are small: their buffer grows only as they come. */
+const firstBufferSize = 64 * 1024;
+
 /** Stores a stream; one that fits into a part is a plain PUT. */
 export async function uploadStream(
   client: S3Client,
@@ -71,7 +74,7 @@ export async function uploadStream(
 ): Promise<{ etag: string }> {
   const upload = new MultipartUpload(client, key, options.signal);
   try {
-    let buffer = new Uint8Array(partSize);
+    let buffer = new Uint8Array(firstBufferSize);
     let other: Uint8Array<ArrayBuffer> | null = null;
     let filled = 0;
     for await (const chunk of chunks) {
@@ -83,7 +86,12 @@ export async function uploadStream(
           [buffer, other] = [other ?? new Uint8Array(partSize), buffer];
           filled = 0;
         }
-        const taken = Math.min(partSize - filled, chunk.length - used);
+        if (filled === buffer.length) {
+          const larger = new Uint8Array(Math.min(partSize, Math.max(2 * filled, filled + chunk.length - used)));
+          larger.set(buffer);
+          buffer = larger;
+        }
+        const taken = Math.min(buffer.length - filled, chunk.length - used);
         buffer.set(chunk.subarray(used, used + taken), filled);
         filled += taken;
         used += taken;

@@ -42,7 +42,7 @@ test(
     whole.start();
     whole.life.onOperation = () => operations++;
     await work(whole);
-    const stride = Math.max(1, Math.floor(operations / 60));
+    const stride = Math.max(1, Math.floor(operations / 40));
     const killedAt = new Set<string>();
     for (let kill = 1; kill < operations; kill += stride) {
       const scene = busyScene();

@@ -2,7 +2,6 @@
 import { mkdtempSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import process from "node:process";
 import { after } from "node:test";
 
 /** Makes an empty folder, removed when the test file has ended. */
@@ -20,5 +19,5 @@ function removeAll(): void {
 }
 
 after(removeAll);
-// Deno leaves `after` out when the file's last test is skipped; Bun's test runner knows no `exit`.
-process.on("exit", removeAll);
+// Deno leaves `after` out when the file's last test is skipped, but ends with this event of the web.
+globalThis.addEventListener?.("unload", removeAll);

@@ -1,0 +1,190 @@
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { readFileSync, statSync } from "node:fs";
+import { test } from "node:test";
+import { walChecksum, walFrameHeaderSize, walFrameOffset } from "../../src/format/wal.ts";
+import {
+  type Batch,
+  lookAtWal,
+  missingGrowth,
+  reached,
+  readWalHeader,
+  sameLog,
+  takeImage,
+  type WalPosition,
+} from "../../src/replication/capture.ts";
+import { Image, type ImageSource, readFrame } from "../../src/replication/image.ts";
+import { LiveDatabase } from "../../src/replication/live_database.ts";
+import { Scene, system } from "./engine_scene.ts";
+
+function open(scene: Scene): LiveDatabase {
+  return LiveDatabase.open(scene.path, system.files, system.sqlite!);
+}
+
+function batchOf(live: LiveDatabase, position: WalPosition | null, sizeMax = Infinity): Batch {
+  const look = lookAtWal(live, position, sizeMax);
+  assert.equal(look.kind, "batch");
+  return (look as { batch: Batch }).batch;
+}
+
+function bytesOf(image: ImageSource): Uint8Array {
+  const bytes = new Uint8Array(image.pageCount * image.pageSize);
+  for (let pgno = 1; pgno <= image.pageCount; pgno++) {
+    image.read(pgno, 1, bytes.subarray((pgno - 1) * image.pageSize, pgno * image.pageSize));
+  }
+  return bytes;
+}
+
+/** Applies batches to an image as a restore would. */
+function apply(image: Uint8Array, live: LiveDatabase, batch: Batch): Uint8Array {
+  const next = new Uint8Array(batch.pageCount * live.pageSize);
+  next.set(image.subarray(0, Math.min(image.length, next.length)));
+  for (const [pgno, frame] of batch.pages) {
+    readFrame(live, frame, next.subarray((pgno - 1) * live.pageSize, pgno * live.pageSize));
+  }
+  return next;
+}
+
+function assertSource(scene: Scene, live: LiveDatabase, bytes: Uint8Array): void {
+  live.close();
+  scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  scene.app.close();
+  assert.ok(Buffer.compare(readFileSync(scene.path), bytes) === 0, "not the database");
+}
+
+test("[S12] [S13] [S15] lookAtWal: batches applied one after another give the database, growing and shrinking", () => {
+  for (const sizeMax of [Infinity, 8192]) {
+    const scene = new Scene();
+    const live = open(scene);
+    let position: WalPosition | null = null;
+    let bytes: Uint8Array = new Uint8Array(0);
+    const look = (): void => {
+      for (;;) {
+        const found = lookAtWal(live, position, sizeMax);
+        if (found.kind === "none") return;
+        assert.equal(found.kind, "batch");
+        const { batch } = found as { batch: Batch };
+        assert.equal(missingGrowth(batch, bytes.length / live.pageSize, live.pageSize), null);
+        assert.ok([...batch.pages.keys()].every((pgno) => pgno >= 1 && pgno <= batch.pageCount));
+        bytes = apply(bytes, live, batch);
+        position = batch.end;
+      }
+    };
+    for (let i = 0; i < 12; i++) {
+      scene.commit(i % 4 === 0 ? 60 : 2);
+      scene.commit(1);
+      if (i % 3 === 0) look();
+      if (i % 5 === 4) scene.app.exec("DELETE FROM rows WHERE id % 2 = 0; VACUUM");
+    }
+    look();
+    assert.ok(reached(position, { at: position, frames: live.gauge().log }));
+    assertSource(scene, live, bytes);
+  }
+});
+
+test("[S10] [S18] lookAtWal: spilled frames of an open transaction are not there until it commits", () => {
+  const scene = new Scene();
+  const live = open(scene);
+  const { end } = batchOf(live, null);
+  const before = statSync(`${scene.path}-wal`).size;
+  scene.app.exec("PRAGMA cache_size = 5; PRAGMA cache_spill = 1; BEGIN");
+  scene.app.exec("INSERT INTO rows (data) SELECT randomblob(1000) FROM rows, rows AS more LIMIT 200");
+  assert.ok(statSync(`${scene.path}-wal`).size > before + 100_000, "canary: frames were spilled");
+  assert.equal(lookAtWal(live, end, Infinity).kind, "none");
+  scene.app.exec("ROLLBACK");
+  scene.commit(1);
+  const batch = batchOf(live, end);
+  assert.ok(batch.frames < 10, "only the small one");
+  const taken = takeImage(live)!;
+  assertSource(scene, live, bytesOf(taken.image));
+});
+
+/** Appends a frame that is valid in every respect, as an application does that dies before the wal-index knows it. */
+function appendPhantom(scene: Scene, live: LiveDatabase, end: WalPosition, pageCount: number): void {
+  const { header, state } = end;
+  const frame = new Uint8Array(walFrameHeaderSize + live.pageSize).fill(0xee);
+  const view = new DataView(frame.buffer);
+  view.setUint32(0, 2);
+  view.setUint32(4, pageCount);
+  view.setUint32(8, header.salt1);
+  view.setUint32(12, header.salt2);
+  const of = (bytes: Uint8Array, a: number, b: number): [number, number] => walChecksum(header.byteOrder, bytes, a, b);
+  const first = of(frame.subarray(0, 8), state.checksum1, state.checksum2);
+  const [a, b] = of(frame.subarray(walFrameHeaderSize), ...first);
+  view.setUint32(16, a);
+  view.setUint32(20, b);
+  const wal = system.files.open(`${scene.path}-wal`, "update");
+  wal.write(frame, walFrameOffset(live.pageSize, state.frames));
+  wal.close();
+}
+
+test("[S117] lookAtWal: a valid commit frame that SQLite does not count is not taken; what overwrites it is", () => {
+  const scene = new Scene();
+  const live = open(scene);
+  const { end, pageCount } = batchOf(live, null);
+  appendPhantom(scene, live, end, pageCount);
+  assert.equal(lookAtWal(live, end, Infinity).kind, "none");
+  // Canary: to a reader without the gauge the frame looks like a commit.
+  const blind = Object.create(live, {
+    gauge: { value: () => ({ busy: false, log: end.state.frames + 1, checkpointed: 0 }) },
+  });
+  assert.equal(lookAtWal(blind, end, Infinity).kind, "batch");
+  scene.commit(1);
+  const batch = batchOf(live, end);
+  assert.equal(batch.end.state.frames, live.gauge().log);
+  assertSource(scene, live, bytesOf(takeImage(live)!.image));
+});
+
+test("lookAtWal: frames of ours that changed, and a log restarted twice, are doubts", () => {
+  const scene = new Scene();
+  scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  scene.commit(2);
+  const live = open(scene);
+  const { end } = batchOf(live, null);
+  const guard = { frame: end.guard!.frame, bytes: end.guard!.bytes.map((byte) => byte ^ 1) };
+  assert.equal(lookAtWal(live, { ...end, guard }, Infinity).kind, "doubt");
+  const older = { ...end, header: { ...end.header, salt1: (end.header.salt1 - 2) >>> 0 } };
+  assert.equal(lookAtWal(live, older, Infinity).kind, "doubt");
+  const previous = { ...end, header: { ...end.header, salt1: (end.header.salt1 - 1) >>> 0 } };
+  assert.equal(lookAtWal(live, previous, Infinity).kind, "batch", "one restart is what mark 0 allows");
+  live.close();
+});
+
+test("[S118] takeImage: on read mark 0 the first commit restarts the WAL under the image; its pages stay", () => {
+  const scene = new Scene();
+  scene.commit(50);
+  scene.app.exec("PRAGMA wal_checkpoint(PASSIVE)");
+  const live = open(scene);
+  const header = readWalHeader(live)!;
+  const taken = takeImage(live)!;
+  const stale = new Image(live, taken.image.pageCount, batchOf(live, null).pages);
+  const expected = bytesOf(taken.image);
+  scene.app.exec("UPDATE rows SET data = randomblob(1000)");
+  assert.ok(!sameLog(header, readWalHeader(live)!), "the log was restarted");
+  assert.deepEqual(bytesOf(taken.image), expected);
+  let same = true;
+  try {
+    same = Buffer.compare(bytesOf(stale), expected) === 0;
+  } catch {
+    same = false;
+  }
+  assert.equal(same, false, "canary: frames of the old log are gone");
+  const batch = batchOf(live, taken.end);
+  assertSource(scene, live, apply(expected, live, batch));
+});
+
+test("takeImage: only pages behind a known place are candidates; any doubt about it makes it all pages", () => {
+  const scene = new Scene();
+  const live = open(scene);
+  const { end } = batchOf(live, null);
+  scene.commit(1);
+  const behind = takeImage(live, { since: end })!;
+  assert.deepEqual([...behind.changed!].sort(), [...batchOf(live, end).pages.keys()].sort());
+  const wrong = { header: end.header, state: { ...end.state, checksum1: end.state.checksum1 ^ 1 } };
+  assert.equal(takeImage(live, { since: wrong })!.changed, null);
+  const salts = { header: { salt1: 1, salt2: 2 }, state: end.state };
+  assert.equal(takeImage(live, { since: salts })!.changed, null);
+  assert.equal(takeImage(live, { limit: live.gauge().log - 1 })?.end?.state.frames === live.gauge().log, false);
+  live.close();
+  scene.app.close();
+});

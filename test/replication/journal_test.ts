@@ -1,0 +1,80 @@
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { test } from "node:test";
+import {
+  type Journal,
+  readJournal,
+  readSmallFile,
+  writeFileAtomically,
+  writeJournal,
+} from "../../src/replication/journal.ts";
+import { temporaryDirectory } from "../support/temporary_directory.ts";
+import { Crash, Life, SkippingClock, system } from "./engine_scene.ts";
+
+const journal: Journal = {
+  destination: "s3://bucket/app/",
+  lineage: "0123456789abcdef0123456789abcdef",
+  seq: 0xfedcba9876543210n,
+  chain: 0xffffffffffffffffn,
+  createdMs: 1_768_000_000_123,
+  pageSize: 4096,
+  pageCount: 7,
+  device: 9_007_199_254_740_993n,
+  inode: 3n,
+  machine: "m",
+  position: { salt1: 1, salt2: 0xffffffff, frames: 12, checksum1: 3, checksum2: 4 },
+  snapshotMs: 5,
+  snapshotSeq: 6n,
+};
+
+test("readJournal: what was written, 64-bit numbers included", () => {
+  const directory = temporaryDirectory("journal");
+  for (const written of [journal, { ...journal, position: null }]) {
+    writeJournal(system.files, directory, written, system.sha256);
+    const { version: _, ...read } = readJournal(system.files, directory, system.sha256) as Journal & {
+      version: number;
+    };
+    assert.deepEqual(read, written);
+  }
+  assert.deepEqual(readdirSync(directory), ["journal"]);
+});
+
+test("[S44] readJournal: cut at every byte or with any byte changed it is lost, never another journal", () => {
+  const directory = temporaryDirectory("journal");
+  writeJournal(system.files, directory, journal, system.sha256);
+  const path = `${directory}/journal`;
+  const whole = readFileSync(path);
+  for (let at = 0; at < whole.length; at++) {
+    writeFileSync(path, whole.subarray(0, at));
+    assert.equal(readJournal(system.files, directory, system.sha256), null, `cut at ${at}`);
+    const flipped = Uint8Array.from(whole);
+    flipped[at] ^= 1;
+    writeFileSync(path, flipped);
+    assert.equal(readJournal(system.files, directory, system.sha256), null, `changed at ${at}`);
+  }
+  writeFileSync(path, whole);
+  assert.notEqual(readJournal(system.files, directory, system.sha256), null, "canary: the whole one is read");
+});
+
+test("writeFileAtomically: killed at any step the file is the old or the new one, whole", () => {
+  const directory = temporaryDirectory("journal");
+  const old = new TextEncoder().encode("old");
+  const next = new TextEncoder().encode("next one");
+  for (let kill = 1; kill < 20; kill++) {
+    writeFileAtomically(system.files, directory, "file", old);
+    const life = new Life();
+    const { files } = life.runtime(new SkippingClock());
+    let count = 0;
+    life.onOperation = () => ++count === kill ? life.crash() : undefined;
+    try {
+      writeFileAtomically(files, directory, "file", next);
+    } catch (error) {
+      assert.ok(error instanceof Crash);
+    }
+    const found = new TextDecoder().decode(readSmallFile(system.files, `${directory}/file`, 100)!);
+    assert.ok(found === "old" || found === "next one", found);
+    writeFileAtomically(system.files, directory, "file", next);
+  }
+  assert.equal(readSmallFile(system.files, `${directory}/file`, 3), null, "larger than the limit");
+  assert.equal(readSmallFile(system.files, directory, 3), null, "a directory");
+});
