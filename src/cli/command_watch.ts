@@ -75,6 +75,8 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
       ];
     case "snapshot_abandoned":
       return [`snapshot seq ${event.seq} abandoned: ${printable(event.reason)}`, true];
+    case "barrier_in_vain":
+      return [`checkpoint not finished, writers held ${formatDuration(event.heldMs)}`, true];
     case "rollover":
       return [
         `checkpoint (${count(event.frames, "frame")}${

@@ -3,10 +3,11 @@
  * so that there are never two writers; alone it runs an engine until the snapshot is complete.
  */
 import { DatabaseError, RestoreError, WalrustError } from "../errors.ts";
-import { DatabaseEngine, stateDirectoryOf } from "../replication/engine.ts";
+import { DatabaseEngine } from "../replication/engine.ts";
 import { readSmallFile, writeFileAtomically } from "../replication/journal.ts";
 import type { EngineOptions } from "../replication/options.ts";
 import type { Log, Runtime } from "../runtime/types.ts";
+import { stateDirectoryOf } from "../replication/state_directory.ts";
 import type { SnapshotDone } from "../replication/snapshot_task.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { isLocked, lockInstance } from "./instance_lock.ts";

@@ -3,23 +3,20 @@
  *
  * closed → (open: pin, resume or new lineage, difference) → live ⇄ idle (nothing held open) → stopped
  */
-import { assert, DatabaseError, IntegrityError, RestoreError, WalrustError } from "../errors.ts";
-import { hexOf } from "../format/bytes.ts";
-import { renderKey } from "../format/keys.ts";
+import { DatabaseError, WalrustError } from "../errors.ts";
 import type { FileStat, Runtime, Sqlite } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { type ImageAt, lookAtWal, readWalHeader, sameLog, takeImage } from "./capture.ts";
 import { differingPages } from "./difference.ts";
-import { readSmallFile, removeJournal } from "./journal.ts";
-import { freezeImage } from "./frozen_image.ts";
-import { claimLineage } from "./lineage.ts";
+import { isFenced, isTransient, stoppedBeforeSnapshot, takenOver } from "./engine_failure.ts";
+import { startLineage } from "./lineage_start.ts";
 import { LiveDatabase } from "./live_database.ts";
 import type { EngineEvent, EngineOptions } from "./options.ts";
-import { PageIndex } from "./page_index.ts";
 import { type Resumed, resumeLineage } from "./resume.ts";
 import { Rollover } from "./rollover.ts";
 import { type SnapshotDone, SnapshotTask } from "./snapshot_task.ts";
 import { Spool } from "./spool.ts";
+import { machineName, stateDirectoryOf } from "./state_directory.ts";
 import { Stream } from "./stream.ts";
 
 /** Databases up to this size, in bytes, are not held open while they are quiet. */
@@ -253,45 +250,18 @@ export class DatabaseEngine {
     reason: string,
     expected: boolean,
   ): Promise<void> {
-    const { store, root, runtime, path, emit } = this.#parts;
+    const { runtime, path, emit } = this.#parts;
     const pin = live.addPin();
     const taken = await this.#image();
-    const lineage = newLineageId(runtime.random.bytes(16));
-    const createdMs = runtime.clock.now();
-    const { parentSeq } = await claimLineage(store, root, { lineage, createdMs, pageSize: live.pageSize });
-    shared.spool.clear();
-    removeJournal(runtime.files, this.directory);
-    const index = PageIndex.create(runtime.files, `${this.directory}/pages.idx`, {
-      lineage,
-      pageSize: live.pageSize,
-      random: runtime.random,
-      sha256: runtime.sha256,
-    });
-    const directory = `${this.directory}/spool`;
-    const frozen = await freezeImage(taken.image, { live, pin, directory, index, ...runtime }).catch((error) => {
-      index.close();
-      throw error;
-    });
-    const { image, rawHash } = frozen;
-    const seq = parentSeq + 1n;
-    const stream = new Stream({ ...shared, lineage, index }, {
-      seq,
-      chain: rawHash,
-      createdMs,
-      pageCount: image.pageCount,
-    });
-    stream.moveTo(taken.end);
+    const { stream, plan, frozen, parentSeq } = await startLineage(live, shared, taken, pin, runtime);
+    const { lineage } = stream.parts;
     this.#stream = stream;
     this.#task = new SnapshotTask({ live, stream, runtime, emit });
     this.#startupSnapshot = false;
     this.#snapshotsBegun++;
-    emit({ kind: "started", path, destination: shared.destination, lineage, seq });
+    emit({ kind: "started", path, destination: shared.destination, lineage, seq: plan.seq });
     if (!expected || parentSeq > 0n) emit({ kind: "new_lineage", path, lineage, reason });
-    const key = renderKey(root, { kind: "snapshot", lineage, seq });
-    this.#task.beginFirst(
-      { key, seq, prevChecksum: 0n, createdMs, rawHash, pageCount: image.pageCount, image },
-      frozen,
-    );
+    this.#task.beginFirst(plan, frozen);
   }
 
   /** The image at the last commit; tries again when the log is restarted under it. */
@@ -530,49 +500,7 @@ export class DatabaseEngine {
   }
 }
 
-function isFenced(error: unknown): boolean {
-  return error instanceof IntegrityError && error.code === "fenced";
-}
-
-/** Disk, SQLite and network trouble pass; integrity and our own bugs do not. */
-function isTransient(error: unknown): boolean {
-  if (error instanceof WalrustError) return error.kind === "database" || error.kind === "storage";
-  const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;
-  return typeof code === "string" && /^E[A-Z0-9]+$/.test(code);
-}
-
-function stoppedBeforeSnapshot(): RestoreError {
-  return new RestoreError("stopped", "walrust stopped before the snapshot was complete");
-}
-
-function takenOver(root: string, reason: string): IntegrityError {
-  return new IntegrityError("fenced", `another writer published to ${root}: ${reason}`, {
-    hint: "only one walrust may write to a prefix: stop the other one, then start this one again",
-    data: { root, reason },
-  });
-}
-
 function sameStat(a: FileStat | null, b: FileStat | null): boolean {
   if (a === null || b === null) return a === b;
   return a.size === b.size && a.mtimeNs === b.mtimeNs && a.inode === b.inode && a.device === b.device;
-}
-
-/** `.walrust-<file name>/` beside the database, or below the directory given. */
-export function stateDirectoryOf(path: string, stateDirectory: string | null): string {
-  const slash = path.lastIndexOf("/");
-  const name = `.walrust-${path.slice(slash + 1)}`;
-  return stateDirectory === null ? `${path.slice(0, slash)}/${name}` : `${stateDirectory}/${name}`;
-}
-
-/** UUID version 4 as 32 hex digits. */
-function newLineageId(bytes: Uint8Array): string {
-  assert(bytes.length === 16, "a UUID has 16 bytes");
-  bytes[6] = (bytes[6] & 0x0f) | 0x40;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  return hexOf(bytes);
-}
-
-function machineName(runtime: Runtime): string {
-  const bytes = readSmallFile(runtime.files, "/etc/machine-id", 256);
-  return bytes === null ? "" : new TextDecoder().decode(bytes).trim();
 }

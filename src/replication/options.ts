@@ -42,6 +42,7 @@ export type EngineEvent =
   | { kind: "snapshot"; path: string; seq: bigint; bytes: number; durationMs: number; checksum: bigint }
   | { kind: "snapshot_abandoned"; path: string; seq: bigint; reason: string }
   | { kind: "rollover"; path: string; barrier: boolean; frames: number; heldMs: number }
+  | { kind: "barrier_in_vain"; path: string; heldMs: number }
   | { kind: "wal_size_exceeded"; path: string; frames: number }
   | { kind: "database_replaced"; path: string }
   | { kind: "sync_failed"; path: string; error: unknown; retryMs: number }

@@ -229,8 +229,8 @@ export class Rollover {
       }
     } finally {
       lock.rollback();
-      // Reported in vain too: writers were held.
-      this.#report(true, typeof frames === "number" ? frames : 0, this.#clock.monotonic() - from);
+      const heldMs = this.#clock.monotonic() - from;
+      if (!this.#report(true, frames, heldMs)) this.#emit({ kind: "barrier_in_vain", path: this.#live.path, heldMs });
     }
   }
 
