@@ -153,8 +153,11 @@ async function drive(
     const begun = clock.monotonic();
     requests.poll();
     const wait = await engine.step();
-    const spent = clock.monotonic() - begun;
-    const rest = Math.max(0, (engine.busy ? Math.min(wait, busyIntervalMs) : wait) - spent);
+    const now = clock.monotonic();
+    // Idle databases are looked at together: one wake-up an interval, however many there are.
+    const rest = engine.idle
+      ? wait - now % wait
+      : Math.max(0, (engine.busy ? Math.min(wait, busyIntervalMs) : wait) - (now - begun));
     await pause(clock.sleep(rest, signal), signal);
   }
 }

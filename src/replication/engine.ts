@@ -132,6 +132,11 @@ export class DatabaseEngine {
           (this.#rollover?.pending === true || this.#rollover?.eager === true)));
   }
 
+  /** True while nothing is held open: another step only looks whether something changed. */
+  get idle(): boolean {
+    return this.#stream !== null && this.#live === null;
+  }
+
   /** Takes a snapshot as soon as possible. */
   requestSnapshot(): Promise<SnapshotDone> {
     if (this.#stopped) return Promise.reject(stoppedBeforeSnapshot());
@@ -335,7 +340,7 @@ export class DatabaseEngine {
     if (look.kind === "doubt") this.#doubt = { reason: look.reason };
     else if (this.#waits > waitsMax) this.#doubt = { reason: "the WAL does not settle" };
     else if (look.kind === "batch") {
-      if (stream.accepts(look.batch, live.pageSize)) stream.sealBatch(live, look.batch, false);
+      if (stream.accepts(look.batch, live.pageSize)) stream.sealBatch(live, look.batch, "wal");
       else this.#doubt = { reason: "the database grew by pages that are not in the WAL" };
     }
     return look.kind === "none";

@@ -4,7 +4,7 @@
  * The pin moves only here. First a second pin, then everything before it is published, then the first is released and
  * a passive checkpoint copies up to it. Where the checkpoint reached the end and nothing came after, a new pin on read
  * mark 0 lets the next writer restart the WAL once. A writer that never pauses needs the barrier: the write lock for
- * some milliseconds, and the spool instead of the bucket.
+ * some milliseconds, and memory, then the spool, instead of the bucket.
  */
 import type { Clock, SqliteConnection } from "../runtime/types.ts";
 import { lookAtWal, reached, sameLog, type WalPosition } from "./capture.ts";
@@ -186,7 +186,7 @@ export class Rollover {
         publisher.spoolAll();
         const reachable = this.#live.gauge().log;
         const pin = this.#live.addPin();
-        if (!this.#spool(this.#live.gauge().log)) return;
+        if (!this.#seal(this.#live.gauge().log, "spool")) return;
         this.#shift(pin);
         let copied = this.#checkpoint(checkpointer, pin, reachable);
         for (let tries = 1; copied === "busy" && tries <= busyTriesMax; tries++) {
@@ -219,7 +219,7 @@ export class Rollover {
     const from = this.#clock.monotonic();
     let frames: number | "busy" | null = null;
     try {
-      if (!this.#spool(Infinity)) return;
+      if (!this.#seal(Infinity, "memory")) return;
       const pin = this.#live.addPin();
       this.#shift(pin);
       frames = this.#checkpoint(checkpointer, pin, this.#frames);
@@ -231,16 +231,18 @@ export class Rollover {
       lock.rollback();
       const heldMs = this.#clock.monotonic() - from;
       if (!this.#report(true, frames, heldMs)) this.#emit({ kind: "barrier_in_vain", path: this.#live.path, heldMs });
+      // Writers go on while this syncs: the commits are in the database, only their own point in time is at stake.
+      this.#stream.publisher.spoolAll();
     }
   }
 
-  /** Seals committed frames up to `frames` or the end into the spool; false: a doubt, which the next look answers. */
-  #spool(frames: number): boolean {
+  /** Seals committed frames up to `frames` or the end; false: a doubt, which the next look answers. */
+  #seal(frames: number, keep: "spool" | "memory"): boolean {
     do {
       const look = lookAtWal(this.#live, this.#stream.position, this.#options.batchSizeMax ?? Infinity);
       if (look.kind === "none") return true;
       if (look.kind !== "batch" || !this.#stream.accepts(look.batch, this.#live.pageSize)) return false;
-      this.#stream.sealBatch(this.#live, look.batch, true);
+      this.#stream.sealBatch(this.#live, look.batch, keep);
     } while (this.#frames < frames);
     return true;
   }

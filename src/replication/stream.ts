@@ -14,8 +14,14 @@ import type { EngineEvent } from "./options.ts";
 import type { PageIndex } from "./page_index.ts";
 import { Publisher } from "./publisher.ts";
 import type { Head } from "./resume.ts";
-import { sealBridge, sealDelta, type Sealed, type SealTarget } from "./sealed.ts";
+import { objectInMemoryMax, type Sealed, sealBridge, sealDelta, type SealTarget } from "./sealed.ts";
 import type { Spool } from "./spool.ts";
+
+/**
+ * What keeps a sealed delta until it is confirmed: the frames in the WAL under our pin, the spool, or memory alone, for
+ * the moment until {@linkcode Publisher.spoolAll} (a crash in between costs that point in time, no commit).
+ */
+export type Keep = "wal" | "spool" | "memory";
 
 /** What a stream is made of. */
 export interface StreamParts {
@@ -82,8 +88,8 @@ export class Stream {
     return missingGrowth(batch, this.sealed.pageCount, pageSize) === null;
   }
 
-  /** Seals committed frames; with `spool` they are on disk before this returns. */
-  sealBatch(live: LiveDatabase, batch: Batch, spool: boolean): void {
+  /** Seals committed frames. */
+  sealBatch(live: LiveDatabase, batch: Batch, keep: Keep): void {
     const pgnos = [...batch.pages.keys()];
     const frames = [...batch.pages.values()];
     this.#sealPages(live.pageSize, {
@@ -92,7 +98,7 @@ export class Stream {
       pageCount: batch.pageCount,
       position: batch.end,
       frames: batch.frames,
-    }, spool);
+    }, keep);
   }
 
   /** Seals pages of an image. */
@@ -103,13 +109,15 @@ export class Stream {
       pageCount: image.pageCount,
       position,
       frames: 0,
-    }, false);
+    }, "wal");
   }
 
-  #sealPages(pageSize: number, content: Parameters<typeof sealDelta>[1], spool: boolean): void {
+  #sealPages(pageSize: number, content: Parameters<typeof sealDelta>[1], keep: Keep): void {
     const { index, runtime } = this.parts;
     const sealed = sealDelta(this.#next(pageSize), content, index, runtime.sha256);
-    this.#queue(spool ? this.parts.spool.add(sealed) : sealed, spool);
+    assert(keep !== "wal" || this.publisher.idle, "one delta in flight");
+    const spooled = keep === "spool" || (keep === "memory" && sealed.size > objectInMemoryMax);
+    this.#queue(spooled ? this.parts.spool.add(sealed) : sealed, spooled);
   }
 
   /** Seals the bridge of a snapshot at the sealed head; returns its seq, what it continues and when it was made. */
@@ -133,7 +141,6 @@ export class Stream {
 
   #queue(sealed: Sealed, spooled: boolean): void {
     assert(sealed.seq === this.sealed.seq + 1n, "objects are sealed in order");
-    assert(spooled || this.publisher.idle, "one delta in flight");
     this.sealed = {
       seq: sealed.seq,
       chain: sealed.chainEnd,

@@ -104,7 +104,11 @@ function entryType(directory: string, entry: fs.Dirent): "file" | "directory" | 
 /** The machine's file system. */
 export const systemFiles: Files = {
   stat(path) {
-    return unless(["ENOENT", "ENOTDIR"], null, () => describe(fs.statSync(path, { bigint: true })));
+    // Absent is the usual answer of some polls: an exception for each would cost more than the call.
+    return unless(["ENOENT", "ENOTDIR"], null, () => {
+      const stats = fs.statSync(path, { bigint: true, throwIfNoEntry: false });
+      return stats === undefined ? null : describe(stats);
+    });
   },
   open(path, mode) {
     return new SystemFile(path, mode);
