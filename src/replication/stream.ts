@@ -14,7 +14,7 @@ import type { EngineEvent } from "./options.ts";
 import type { PageIndex } from "./page_index.ts";
 import { Publisher } from "./publisher.ts";
 import type { Head } from "./resume.ts";
-import { objectInMemoryMax, type Sealed, sealBridge, sealDelta, type SealTarget } from "./sealed.ts";
+import { objectInMemoryMax, sealBridge, sealDelta, type Sealed, type SealTarget } from "./sealed.ts";
 import type { Spool } from "./spool.ts";
 
 /**
