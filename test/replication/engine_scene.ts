@@ -29,6 +29,8 @@ export class Life {
   readonly died: Promise<void> = new Promise((resolve) => this.#die = resolve);
   /** Called before every change of a file (`write`, `rename`, …) and before and after every request. */
   onOperation: (name: string, target: string) => void = () => {};
+  /** Called before and after everything that SQLite does for us, and before every read of the WAL. */
+  onMoment: (call: string) => void = () => {};
   readonly #connections = new Set<SqliteConnection>();
   readonly #files = new Set<OpenFile>();
 
@@ -68,11 +70,21 @@ export class Life {
         this.operate("connect", path);
         const connection = sqlite.open(path, options);
         this.#connections.add(connection);
-        const close = connection.close.bind(connection);
+        const { close } = connection;
         connection.close = () => {
           this.#connections.delete(connection);
-          close();
+          close.call(connection);
         };
+        for (const name of ["gauge", "beginRead", "beginImmediate", "checkpointPassive", "rollback", "close"] as const) {
+          const call: () => unknown = connection[name].bind(connection);
+          const around = (): unknown => {
+            this.onMoment(name);
+            const answer = call();
+            this.onMoment(`after ${name}`);
+            return answer;
+          };
+          Object.assign(connection, { [name]: around });
+        }
         return connection;
       },
     };
@@ -96,11 +108,16 @@ export class Life {
         this.operate("open", path);
         const file = files.open(path, mode);
         this.#files.add(file);
-        const { write, truncate, sync, close } = {
+        const { read, write, truncate, sync, close } = {
+          read: file.read,
           write: file.write,
           truncate: file.truncate,
           sync: file.sync,
           close: file.close,
+        };
+        file.read = (into, position) => {
+          if (path.endsWith("-wal")) this.onMoment("read");
+          return read.call(file, into, position);
         };
         file.write = (bytes, position) => (this.operate("write", path), write.call(file, bytes, position));
         file.truncate = (size) => (this.operate("truncate", path), truncate.call(file, size));

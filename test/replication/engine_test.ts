@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { renameSync, rmSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { StorageError } from "../../src/errors.ts";
+import { seqHex } from "../../src/format/keys.ts";
 import type { ObjectStore } from "../../src/storage/object_store.ts";
 import { Scene, turn } from "./engine_scene.ts";
 
@@ -167,7 +169,96 @@ test(
   },
 );
 
-test("[S114] DatabaseEngine: one transaction beyond the limits is one streamed object; small ones are cut at commits", {
+test("[S24] DatabaseEngine: a commit at every single moment of a rollover is never lost", { timeout }, async () => {
+  for (const barrier of [false, true]) {
+    // Beyond 16 × the barrier is due; below it a rollover waits for its interval.
+    const scene = new Scene({ minCheckpointPages: barrier ? 1 : 4, checkpointIntervalMs: 1000 });
+    scene.app.exec("PRAGMA busy_timeout = 0");
+    scene.commit(4000);
+    // By the wall clock the files are never old enough to be let go of: that would end in a difference that repairs all.
+    scene.clock.now = () => Date.now();
+    scene.start();
+    await scene.sync();
+    const ofKind = (): number => scene.of("rollover").filter((event) => event.barrier === barrier).length;
+    let [moment, refused, row] = [0, 0, 0];
+    const slipIn = (): void => {
+      // A page that nobody writes again: its loss is not made good by a later commit.
+      row += 8;
+      try {
+        scene.app.exec(`UPDATE rows SET data = randomblob(1000) WHERE id = ${row}`);
+      } catch (error) {
+        assert.match(String(error), /locked/);
+        refused++;
+      }
+    };
+    for (let left = -1; left < 0; moment++) {
+      const before = ofKind();
+      scene.commit(barrier ? 80 : 15);
+      left = moment;
+      // A writer that commits beside the first checkpoint makes the barrier necessary.
+      let hurried = !barrier;
+      let restarted = false;
+      scene.life.onMoment = (call) => {
+        scene.clock.skip(1);
+        if (left-- === 0) slipIn();
+        else if (!hurried && call === "checkpointPassive") {
+          hurried = true;
+          slipIn();
+        } else if (!restarted && ofKind() > before) {
+          // The next commit restarts the WAL: what is not taken by now would be overwritten.
+          restarted = true;
+          slipIn();
+        }
+      };
+      for (let i = 0; i < 6 && ofKind() === before; i++) await scene.sync();
+      assert.ok(ofKind() > before, `no rollover after a commit at moment ${moment}`);
+      scene.life.onMoment = () => {};
+    }
+    assert.ok(moment > 20 && row < 4000, `${moment} moments`);
+    assert.equal(refused > 0, barrier, `${refused} commits met the barrier`);
+    assert.equal(scene.of("difference").length, 0, "nothing had to be repaired");
+    await scene.prove();
+  }
+});
+
+test("[S29] DatabaseEngine: a slow snapshot beside commits and checkpoints is exactly its seq", {
+  timeout: 120_000,
+}, async () => {
+  const scene = new Scene({ minCheckpointPages: 10, snapshotIntervalMs: 1000 });
+  // Too large to be copied: it is read from file and WAL while the application goes on.
+  scene.commit(17_000, 4000);
+  let parts = 0;
+  scene.start((store) =>
+    wrapped(store, {
+      putStream: (key, chunks, options) => {
+        async function* slowly(): AsyncGenerator<Uint8Array> {
+          for await (const chunk of chunks) {
+            yield chunk;
+            if (scene.of("snapshot").length !== 1) continue;
+            parts++;
+            scene.app.exec("UPDATE rows SET data = randomblob(4000) WHERE id % 500 = 7");
+            scene.app.exec("PRAGMA wal_checkpoint(PASSIVE)");
+            await scene.engine.step();
+          }
+        }
+        return store.putStream(key, slowly(), options);
+      },
+    })
+  );
+  await scene.sync();
+  scene.commit(5);
+  for (let i = 0; i < 3 && scene.of("snapshot").length < 2; i++) await scene.sync();
+  assert.ok(parts >= 4, `${parts} parts`);
+  const { seq } = scene.of("snapshot")[1];
+  await scene.engine.stop(5000);
+  const fromSnapshot = await scene.restored(seq);
+  const key = (await scene.objects()).find((name) => name.includes(seqHex(seq)) && !name.includes("/0000/"))!;
+  await scene.store.deleteMany([key]);
+  const fromDeltas = await scene.restored(seq);
+  assert.ok(Buffer.compare(fromSnapshot, fromDeltas) === 0, "the snapshot is not what its deltas bring");
+});
+
+test("[S17] [S114] DatabaseEngine: one transaction beyond the limits is one streamed object; small ones are cut at commits", {
   timeout,
 }, async () => {
   const scene = new Scene({ batchSizeMax: 64 * 1024 });

@@ -16,6 +16,8 @@ export interface Habits {
   read: number;
   checkpoint: number;
   crash: number;
+  /** Growth by pages whose content nobody writes: they read as zeros. */
+  holes: number;
   /** Frames from which a commit is followed by a PASSIVE checkpoint; 0 for never. */
   autocheckpoint: number;
   modes: readonly CheckpointMode[];
@@ -32,6 +34,7 @@ export function drawHabits(random: SeededRandom): Habits {
     read: random.pick([0, 0.1]),
     checkpoint: random.pick([0, 0.02, 0.1]),
     crash: random.pick([0, 0.003, 0.02]),
+    holes: 0,
     autocheckpoint: random.pick([0, 10, 40]),
     modes: random.pick([["passive"], ["passive", "full", "restart", "truncate"]] as const),
   };
@@ -163,6 +166,7 @@ export class Application {
       }
       if (rollback) return connection.rollback();
       const { pages, pageCount } = randomPages(connection, random, habits.share);
+      if (habits.holes > 0 && pageCount > connection.pageCount + 1 && random.chance(habits.holes)) pages.delete(pageCount - 1);
       yield* connection.commit(pages, pageCount);
     };
     this.#start(connection, rollback ? "rollback" : "commit", steps());
