@@ -9,6 +9,7 @@ import type { EngineOptions } from "../replication/options.ts";
 import type { Log, Runtime } from "../runtime/types.ts";
 import { stateDirectoryOf } from "../replication/state_directory.ts";
 import type { SnapshotDone } from "../replication/snapshot_task.ts";
+import { abortable } from "../storage/abortable.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { isLocked, lockInstance } from "./instance_lock.ts";
 
@@ -154,7 +155,8 @@ async function ask(call: SnapshotCall, directory: string, destination: string): 
 }
 
 async function takeAlone(call: SnapshotCall, path: string, directory: string): Promise<Done> {
-  const { runtime, root, store, options, signal } = call;
+  const { runtime, root, options, signal } = call;
+  const store = signal === undefined ? call.store : abortable(call.store, signal);
   const lock = lockInstance(runtime, { path: call.path, directory, holder: call.holder ?? "walrust snapshot" });
   try {
     let failure: unknown = null;

@@ -1,11 +1,12 @@
 /**
  * `watch`: one engine per database, each driven by its own loop that only sleeps and calls `step()`.
  */
-import { ConfigError, DatabaseError } from "../errors.ts";
+import { ConfigError, DatabaseError, StorageError } from "../errors.ts";
 import { databaseName } from "../format/keys.ts";
 import { DatabaseEngine } from "../replication/engine.ts";
 import type { EngineEvent, EngineOptions } from "../replication/options.ts";
-import type { Log, Runtime } from "../runtime/types.ts";
+import type { Clock, Log, Runtime } from "../runtime/types.ts";
+import { abortable } from "../storage/abortable.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { limitUploads } from "./upload_limit.ts";
 import { type InstanceLock, lockInstance } from "./instance_lock.ts";
@@ -93,7 +94,7 @@ export function rootOf(prefix: string, database: WatchedDatabase): string {
   return `${prefix}${database.prefix ?? databaseName(database.path)}/`;
 }
 
-async function watchOne(call: WatchCall, store: ObjectStore, givenPath: string, root: string): Promise<void> {
+async function watchOne(call: WatchCall, shared: ObjectStore, givenPath: string, root: string): Promise<void> {
   const { runtime, options, signal } = call;
   const path = await locate(call, givenPath);
   if (path === null) return;
@@ -101,12 +102,15 @@ async function watchOne(call: WatchCall, store: ObjectStore, givenPath: string, 
     call.log?.("debug", event.kind, { ...event });
     call.onEvent?.({ ...event, path: givenPath });
   };
+  const end = new AbortController();
+  const store = abortable(shared, end.signal);
   const engine = new DatabaseEngine({ path, root, store, runtime, options, emit });
   const lock: InstanceLock = lockInstance(runtime, {
     path: givenPath,
     directory: engine.directory,
     holder: call.holder ?? "walrust",
   });
+  const limit = stopLimit(engine, runtime.clock, signal, end);
   try {
     const requests = new SnapshotRequests({
       runtime,
@@ -115,10 +119,43 @@ async function watchOne(call: WatchCall, store: ObjectStore, givenPath: string, 
       engine,
     });
     await drive(engine, requests, call, signal);
-    await engine.stop(stopLimitMs);
+    await engine.stop(limit.leftMs);
+  } catch (error) {
+    // Nothing was replicated yet, so nothing is left behind.
+    if (engine.started || !end.signal.aborted) throw error;
   } finally {
+    limit.release();
     lock.release();
   }
+}
+
+/** Ends the requests under way when the final sync has had its time after the stop signal, or has nothing to do. */
+function stopLimit(
+  engine: DatabaseEngine,
+  clock: Clock,
+  signal: AbortSignal | undefined,
+  end: AbortController,
+): { readonly leftMs: number; release(): void } {
+  const released = new AbortController();
+  let deadline = Infinity;
+  const begin = (): void => {
+    const limitMs = engine.started ? stopLimitMs : 0;
+    deadline = clock.monotonic() + limitMs;
+    pause(clock.sleep(limitMs, released.signal), released.signal).then(() => {
+      end.abort(new StorageError("Stopped", "walrust was stopped before the bucket answered", { retryable: true }));
+    });
+  };
+  if (signal?.aborted) begin();
+  else signal?.addEventListener("abort", begin, { once: true });
+  return {
+    get leftMs() {
+      return Math.max(0, Math.min(stopLimitMs, deadline - clock.monotonic()));
+    },
+    release() {
+      signal?.removeEventListener("abort", begin);
+      released.abort();
+    },
+  };
 }
 
 /** Absolute path without links; waits for the file where that is asked for. `null` when stopped before it came. */

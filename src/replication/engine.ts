@@ -80,7 +80,6 @@ export class DatabaseEngine {
   #requests: { after: number; resolve: (done: SnapshotDone) => void; reject: (error: unknown) => void }[] = [];
   /** Snapshots begun: one that began before a request does not answer it. */
   #snapshotsBegun = 0;
-  /** True once something was replicated: from then on trouble is waited out instead of ending the engine. */
   #everStarted = false;
   #diskRetryAt = 0;
   #stopping = false;
@@ -122,6 +121,11 @@ export class DatabaseEngine {
   /** Resolves when the object that is being uploaded is confirmed or failed. */
   settled(): Promise<void> {
     return this.#stream?.publisher.settled() ?? Promise.resolve();
+  }
+
+  /** True once something was replicated: from then on trouble is waited out instead of ending the engine. */
+  get started(): boolean {
+    return this.#everStarted;
   }
 
   /** True when something is under way that another step can bring forward at once. */

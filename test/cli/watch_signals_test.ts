@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
 import test from "node:test";
 import { openDatabase, type SqlDatabase } from "../../src/runtime/system_database.ts";
 import { systemRuntime } from "../../src/runtime/system.ts";
 import { walrustCommand } from "../support/runtime.ts";
+import { needS3Server, startS3Server } from "../support/s3_server.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
 
 const folder = temporaryDirectory("watch-signals");
@@ -19,9 +21,9 @@ interface Watch {
   ended: Promise<number | null>;
 }
 
-function start(words: string[]): Watch {
+function start(words: string[], environment: Record<string, string> = {}): Watch {
   const [program, ...args] = [...walrustCommand(), ...words];
-  const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...environment } });
   const watch: Watch = { child, stdout: "", stderr: "", ended: Promise.resolve(null) };
   child.stdout.setEncoding("utf8").on("data", (text: string) => watch.stdout += text);
   child.stderr.setEncoding("utf8").on("data", (text: string) => watch.stderr += text);
@@ -73,6 +75,70 @@ test("watch: SIGTERM and SIGINT end with a final sync and exit code 0", { timeou
     const restored = openDatabase(output);
     assert.equal(restored.prepare("SELECT n FROM t").all().length, 2);
     restored.close();
+  }
+});
+
+/** Passes bytes between a client and a server, until it is frozen: then nobody hears from the other side any more. */
+async function relay(port: number): Promise<{ port: number; frozen: boolean; close(): Promise<void> }> {
+  const sockets = new Set<Socket>();
+  const server = createServer((client) => {
+    const onward = connect(port, "127.0.0.1");
+    for (const [from, to] of [[client, onward], [onward, client]]) {
+      sockets.add(from);
+      from.on("data", (bytes) => state.frozen || to.write(bytes));
+      from.on("error", () => to.destroy());
+      from.on("close", () => to.destroy());
+    }
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const state = {
+    port: (server.address() as { port: number }).port,
+    frozen: false,
+    close: async () => {
+      for (const socket of sockets) socket.destroy();
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+  };
+  return state;
+}
+
+test("watch: a bucket that falls silent holds up no stop for long, and the second signal none at all", {
+  timeout: 100_000,
+  skip: needS3Server("versitygw"),
+}, async () => {
+  const server = await startS3Server("versitygw");
+  await server.createBucket("silent");
+  const way = await relay(Number(new URL(server.endpoint).port));
+  const { path, database } = prepare("silent");
+  const environment = {
+    AWS_ACCESS_KEY_ID: server.accessKeyId,
+    AWS_SECRET_ACCESS_KEY: server.secretAccessKey,
+    AWS_REGION: "us-east-1",
+  };
+  const words = ["watch", path, "-b", "s3://silent", "--endpoint", `http://127.0.0.1:${way.port}`];
+  try {
+    for (const [signal, code] of [["SIGTERM", 143], ["SIGINT", 130]] as const) {
+      way.frozen = false;
+      const watch = start(words, environment);
+      await until(watch, () => watch.stdout.includes("watching →"));
+      way.frozen = true;
+      database.exec("INSERT INTO t (n) SELECT max(n) + 1 FROM t");
+      send(watch, signal);
+      await clock.sleep(500);
+      assert.equal(watch.child.exitCode, null, "the final sync has its time");
+      send(watch, signal);
+      assert.equal(await watch.ended, code, watch.stderr);
+    }
+    // Nothing replicated yet: there is nothing to wait for.
+    const early = start(words, environment);
+    await until(early, () => early.stdout.includes("watching 1 database"));
+    await clock.sleep(500);
+    send(early, "SIGTERM");
+    assert.equal(await early.ended, 0, early.stderr);
+  } finally {
+    database.close();
+    await way.close();
+    await server.stop();
   }
 });
 

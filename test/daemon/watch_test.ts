@@ -1,0 +1,55 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { watch, type WatchEvent } from "../../src/daemon/watch.ts";
+import type { Runtime } from "../../src/runtime/types.ts";
+import { MemoryStore } from "../../src/storage/memory.ts";
+import { Scene, system, turn } from "../replication/engine_scene.ts";
+
+/** A bucket that stops answering, as a firewall that drops packets. */
+class SilentStore extends MemoryStore {
+  silent = false;
+
+  override put(...[key, body, options]: Parameters<MemoryStore["put"]>): Promise<{ etag: string }> {
+    if (!this.silent) return super.put(key, body, options);
+    return new Promise((_, reject) => {
+      options!.signal!.addEventListener("abort", () => reject(options!.signal!.reason), { once: true });
+    });
+  }
+}
+
+test("watch: a final sync that cannot be finished ends after its limit, what is left waits in the WAL", {
+  timeout: 30_000,
+}, async () => {
+  const scene = new Scene();
+  const store = new SilentStore();
+  const runtime: Runtime = { ...system, clock: scene.clock };
+  const stop = new AbortController();
+  const events: WatchEvent[] = [];
+  const call = {
+    databases: [{ path: scene.path }],
+    store,
+    prefix: "",
+    runtime,
+    options: scene.options,
+    onEvent: (event: WatchEvent) => void events.push(event),
+  };
+  const watching = watch({ ...call, signal: stop.signal });
+  while (!events.some(({ kind }) => kind === "snapshot")) await turn(5);
+  store.silent = true;
+  scene.commit(3);
+  stop.abort();
+  await turn(100);
+  assert.equal(events.at(-1)!.kind === "stopped", false, "it has its time");
+  scene.clock.skip(30_000);
+  assert.deepEqual(await watching, { failures: [] });
+  assert.equal(events.at(-1)!.kind, "stopped");
+  store.silent = false;
+  const again = new AbortController();
+  const resuming = watch({ ...call, signal: again.signal });
+  const head = events.length;
+  while (!events.slice(head).some(({ kind }) => kind === "difference" || kind === "delta")) await turn(5);
+  again.abort();
+  await resuming;
+  assert.equal(events.filter(({ kind }) => kind === "new_lineage").length, 0, "the lineage goes on");
+  scene.app.close();
+});
