@@ -1,38 +1,9 @@
-/** What the benchmarks share: the runtimes, a child process under a meter, a place with a store, tables of figures. */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { createServer, request } from "node:http";
+/** What the benchmarks share: a child process under a meter, a temporary folder, tables of figures. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
-import { startS3Server } from "../test/support/s3_server.ts";
-
-const projectDirectory: string = fileURLToPath(new URL("..", import.meta.url)).replace(/\/$/, "");
-
-/** A runtime and the words that run a script under it. */
-export interface BenchRuntime {
-  readonly name: string;
-  command(script: string): string[];
-}
-
-/** The runtimes of `--runtime` (names separated by commas, `all`), or the one that runs this script. */
-export function benchRuntimes(option: string | undefined): BenchRuntime[] {
-  const { deno, bun } = process.versions;
-  const own = deno !== undefined ? "deno" : bun !== undefined ? "bun" : "node";
-  const names = option === undefined ? [own] : option === "all" ? ["node", "bun", "deno"] : option.split(",");
-  return names.map((name) => {
-    if (!["node", "bun", "deno"].includes(name)) throw new TypeError(`--runtime: ${name} is not node, bun or deno`);
-    const program = name === own ? process.execPath : join(projectDirectory, "node_modules/.bin", name);
-    const flags = name === "deno" ? ["run", "-A", "--no-check"] : [];
-    return { name, command: (script) => [program, ...flags, join(projectDirectory, script)] };
-  });
-}
-
-/** Words that run walrust: the clone's source, or with `built` what `npm run build` made of it, as users have it. */
-export function walrustWords(runtime: BenchRuntime, built: boolean): string[] {
-  return runtime.command(built ? "dist/cli.js" : "cli.ts");
-}
 
 /** Peak and present resident memory (bytes) and processor time (milliseconds) of a living process. */
 export interface ProcessUse {
@@ -76,7 +47,8 @@ export class MeteredChild {
   readonly lines: string[] = [];
   readonly ended: Promise<number>;
   #last: ProcessUse = { peakBytes: 0, residentBytes: 0, cpuMs: 0 };
-  #errors = "";
+  /** What it said on stderr. */
+  errors = "";
 
   constructor(command: readonly string[], environment: Record<string, string> = {}) {
     const begun = performance.now();
@@ -90,7 +62,7 @@ export class MeteredChild {
       rest = parts.pop()!;
       this.lines.push(...parts);
     });
-    this.child.stderr!.setEncoding("utf8").on("data", (text: string) => this.#errors += text);
+    this.child.stderr!.setEncoding("utf8").on("data", (text: string) => this.errors += text);
     const timer = setInterval(() => this.use(), 20);
     this.ended = new Promise((resolve, reject) => {
       this.child.on("error", reject);
@@ -98,7 +70,7 @@ export class MeteredChild {
         clearInterval(timer);
         this.ms = performance.now() - begun;
         if (code === 0) resolve(this.ms);
-        else reject(new Error(`${command.join(" ")} ended with ${code}: ${this.#errors}`));
+        else reject(new Error(`${command.join(" ")} ended with ${code}: ${this.errors}`));
       });
     });
     this.ended.catch(() => {});
@@ -114,16 +86,16 @@ export class MeteredChild {
     return this.#last;
   }
 
-  /** Its lines as JSON. */
-  events(): Record<string, unknown>[] {
-    return this.lines.filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
+  /** Its lines as JSON, from the line `first` on. */
+  events(first: number = 0): Record<string, unknown>[] {
+    return this.lines.slice(first).filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
   }
 
   /** Waits until its events satisfy `test`. */
   async until(test: (events: Record<string, unknown>[]) => boolean, limitMs = 120_000): Promise<void> {
     for (const begun = performance.now(); !test(this.events());) {
-      if (performance.now() - begun > limitMs) throw new Error(`waited in vain; the child said:\n${this.#errors}`);
-      if (this.child.exitCode !== null) throw new Error(`the child ended: ${this.#errors}`);
+      if (performance.now() - begun > limitMs) throw new Error(`waited in vain; the child said:\n${this.errors}`);
+      if (this.child.exitCode !== null) throw new Error(`the child ended: ${this.errors}`);
       await pause(100);
     }
   }
@@ -136,61 +108,6 @@ export class MeteredChild {
   }
 }
 
-/** Where buckets are: a folder or a real S3 server on loopback, behind a proxy that counts requests. */
-export interface BenchStore {
-  /** Words that name the bucket on the command line. */
-  bucket(name: string): Promise<string[]>;
-  readonly environment: Record<string, string>;
-  /** Requests that arrived so far; null for `file://`. */
-  requests(): number | null;
-  stop(): Promise<void>;
-}
-
-/** Opens a store in `directory`. */
-export async function openBenchStore(directory: string, s3: boolean): Promise<BenchStore> {
-  if (!s3) {
-    return {
-      bucket: (name) => Promise.resolve(["-b", `file://${directory}/${name}`]),
-      environment: {},
-      requests: () => null,
-      stop: () => Promise.resolve(),
-    };
-  }
-  const server = await startS3Server("versitygw");
-  let requests = 0;
-  const target = new URL(server.endpoint);
-  const proxy = createServer((incoming, answer) => {
-    requests++;
-    const { method, url, headers } = incoming;
-    // The Host header is signed, so it passes as it came.
-    const onward = request({ host: target.hostname, port: target.port, method, path: url, headers }, (back) => {
-      answer.writeHead(back.statusCode!, back.headers);
-      back.pipe(answer);
-    });
-    onward.on("error", () => answer.destroy());
-    incoming.pipe(onward);
-  });
-  await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));
-  const endpoint = `http://127.0.0.1:${(proxy.address() as { port: number }).port}`;
-  return {
-    async bucket(name) {
-      await server.createBucket(name);
-      return ["-b", `s3://${name}`, "--endpoint", endpoint];
-    },
-    environment: {
-      AWS_ACCESS_KEY_ID: server.accessKeyId,
-      AWS_SECRET_ACCESS_KEY: server.secretAccessKey,
-      AWS_REGION: "us-east-1",
-    },
-    requests: () => requests,
-    async stop() {
-      proxy.closeAllConnections();
-      await new Promise<void>((resolve) => proxy.close(() => resolve()));
-      await server.stop();
-    },
-  };
-}
-
 /** A temporary folder, removed after `work` unless it fails. */
 export async function inBenchDirectory(
   under: string | undefined,
@@ -199,20 +116,6 @@ export async function inBenchDirectory(
   const directory = mkdtempSync(join(under ?? tmpdir(), "walrust-bench-"));
   await work(directory);
   rmSync(directory, { recursive: true, force: true });
-}
-
-/** The `litestream` program on the PATH, or null. */
-export function litestreamPath(): string | null {
-  for (const directory of (process.env.PATH ?? "").split(":")) {
-    if (existsSync(join(directory, "litestream"))) return join(directory, "litestream");
-  }
-  return null;
-}
-
-/** Rates of a runtime's own SHA-256, MB/s: running over 1 MB pieces, one-shot over pages of 4096 bytes. */
-export function hashRates(runtime: BenchRuntime): { stream: number; pages: number } {
-  const [program, ...args] = runtime.command("scripts/bench_hash.ts");
-  return JSON.parse(execFileSync(program, args, { encoding: "utf8" }));
 }
 
 /** The value below which the fraction `p` of the numbers lies; NaN when there are none. */

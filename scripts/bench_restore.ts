@@ -1,32 +1,22 @@
 /**
  * Snapshot and restore of a large database: seconds, MB/s, peak resident memory, beside the runtime's own SHA-256 rate
- * and a plain copy. `--gigabytes N` (1), `--runtime node,bun,deno|all`, `--built` (dist/ instead of the source), `--s3`, `--directory D`.
+ * and a plain copy. `--gigabytes N` (1), `--subjects …` and `--built` as in bench_subject.ts, `--s3`, `--directory D`.
  */
 import { closeSync, copyFileSync, fsyncSync, openSync, rmSync, statSync } from "node:fs";
 import process from "node:process";
 import { parseArgs } from "node:util";
-import {
-  type BenchRuntime,
-  benchRuntimes,
-  type BenchStore,
-  hashRates,
-  inBenchDirectory,
-  litestreamPath,
-  megabytes,
-  MeteredChild,
-  openBenchStore,
-  printColumns,
-  walrustWords,
-} from "./bench_child.ts";
+import { execFileSync } from "node:child_process";
+import { inBenchDirectory, megabytes, MeteredChild, printColumns } from "./bench_child.ts";
+import { type BenchStore, openBenchStore } from "./bench_store.ts";
+import { benchSubjects, loadWords, type Subject } from "./bench_subject.ts";
 
 const { values } = parseArgs({
   options: {
     gigabytes: { type: "string", default: "1" },
-    runtime: { type: "string" },
+    subjects: { type: "string" },
     s3: { type: "boolean", default: false },
     built: { type: "boolean", default: false },
     directory: { type: "string" },
-    "integrity-check": { type: "string", default: "none" },
   },
 });
 
@@ -39,39 +29,46 @@ function timed(database: string, name: string, ms: number, peakBytes?: number): 
   };
 }
 
+/** The runtime's own SHA-256, MB/s: running over 1 MB pieces, one-shot over pages of 4096 bytes. */
+function hashRates(script: (path: string) => string[]): { stream: number; pages: number } {
+  const [program, ...args] = script("scripts/bench_hash.ts");
+  return JSON.parse(execFileSync(program, args, { encoding: "utf8" }));
+}
+
 async function measure(
-  runtime: BenchRuntime,
+  subject: Subject,
   database: string,
   store: BenchStore,
   directory: string,
 ): Promise<Record<string, string>> {
-  const rates = hashRates(runtime);
-  const bucket = await store.bucket(`restore-${runtime.name}`);
-  const words = walrustWords(runtime, values.built);
-  const stateDirectory = ["--state-dir", `${directory}/state-${runtime.name}`];
-  const figures: Record<string, string> = {
+  const rates = subject.script === null ? null : hashRates(subject.script);
+  const bucket = await store.bucket(`restore-${subject.name}`);
+  const figures: Record<string, string> = rates === null ? {} : {
     "SHA-256 MB/s (1 MB pieces)": rates.stream.toFixed(0),
     "SHA-256 MB/s (4 KB pages)": rates.pages.toFixed(0),
   };
-  for (const name of ["first snapshot", "snapshot"]) {
-    const child = new MeteredChild([...words, "snapshot", database, ...bucket, ...stateDirectory], store.environment);
+  for (const name of ["first snapshot", "second snapshot"]) {
+    const child = new MeteredChild(subject.snapshot(database, bucket), store.environment);
     Object.assign(figures, timed(database, name, await child.ended, child.use().peakBytes));
   }
-  const output = `${directory}/restored-${runtime.name}.db`;
-  const check = ["--integrity-check", values["integrity-check"]];
-  const restore = new MeteredChild([...words, "restore", "big", "-o", output, ...bucket, ...check], store.environment);
+  const output = `${directory}/restored-${subject.name}.db`;
+  const restore = new MeteredChild(subject.restore("big", output, bucket), store.environment);
   Object.assign(figures, timed(database, "restore", await restore.ended, restore.use().peakBytes));
   const rate = statSync(database).size / 1e3 / restore.ms;
-  figures["restore, share of the SHA-256 rate"] = `${(100 * rate / rates.stream).toFixed(0)} %`;
+  if (rates !== null) figures["restore, share of the SHA-256 rate"] = `${(100 * rate / rates.stream).toFixed(0)} %`;
   rmSync(output);
+  // The next one starts as the first did.
+  for (const suffix of ["-wal", "-shm"]) rmSync(database + suffix, { force: true });
+  for (const trace of [".walrust-big.db", ".big.db-litestream"]) {
+    rmSync(`${directory}/${trace}`, { recursive: true, force: true });
+  }
   return figures;
 }
 
 await inBenchDirectory(values.directory, async (directory) => {
   const database = `${directory}/big.db`;
-  const runtimes = benchRuntimes(values.runtime);
   const bytes = Number(values.gigabytes) * 1e9;
-  await new MeteredChild([...runtimes[0].command("scripts/bench_load.ts"), "create", database, String(bytes)]).ended;
+  await new MeteredChild(loadWords("create", database, String(bytes))).ended;
   const store = await openBenchStore(directory, values.s3);
   try {
     const begun = performance.now();
@@ -82,12 +79,10 @@ await inBenchDirectory(values.directory, async (directory) => {
     const columns: [string, Record<string, string>][] = [];
     const copied = timed(database, "copy + fsync", performance.now() - begun);
     rmSync(`${directory}/copy`);
-    for (const runtime of runtimes) {
-      columns.push([runtime.name, { ...copied, ...await measure(runtime, database, store, directory) }]);
+    for (const subject of benchSubjects(values.subjects, values.built)) {
+      columns.push([subject.name, { ...copied, ...await measure(subject, database, store, directory) }]);
     }
-    const kind = values.s3 ? "versitygw on loopback" : "file://";
-    printColumns(`${values.gigabytes} GB database, ${kind}, ${process.platform}`, columns);
-    if (litestreamPath() === null) console.log("litestream: not on the PATH, not compared");
+    printColumns(`${values.gigabytes} GB database, ${store.name}, ${process.platform}`, columns);
   } finally {
     await store.stop();
   }

@@ -75,7 +75,9 @@ export class Life {
           this.#connections.delete(connection);
           close.call(connection);
         };
-        for (const name of ["gauge", "beginRead", "beginImmediate", "checkpointPassive", "rollback", "close"] as const) {
+        for (
+          const name of ["gauge", "beginRead", "beginImmediate", "checkpointPassive", "rollback", "close"] as const
+        ) {
           const call: () => unknown = connection[name].bind(connection);
           const around = (): unknown => {
             this.onMoment(name);

@@ -258,23 +258,27 @@ test("[S29] DatabaseEngine: a slow snapshot beside commits and checkpoints is ex
   assert.ok(Buffer.compare(fromSnapshot, fromDeltas) === 0, "the snapshot is not what its deltas bring");
 });
 
-test("[S17] [S114] DatabaseEngine: one transaction beyond the limits is one streamed object; small ones are cut at commits", {
-  timeout,
-}, async () => {
-  const scene = new Scene({ batchSizeMax: 64 * 1024 });
-  scene.start();
-  await scene.sync();
-  scene.commit(2600, 4000);
-  await scene.sync();
-  const [large] = scene.of("delta");
-  assert.ok(large.bytes > 10_000_000, "one object");
-  for (let i = 0; i < 30; i++) scene.commit(10, 3000);
-  for (let i = 0; i < 30; i++) await scene.sync();
-  const deltas = scene.of("delta").slice(1);
-  assert.ok(deltas.length > 3, "cut");
-  assert.ok(deltas.every(({ bytes }) => bytes < 64 * 1024 + 30 * 4096));
-  await scene.prove();
-});
+test(
+  "[S17] [S114] DatabaseEngine: one transaction beyond the limits is one streamed object; small ones are cut at commits",
+  {
+    timeout,
+  },
+  async () => {
+    const scene = new Scene({ batchSizeMax: 64 * 1024 });
+    scene.start();
+    await scene.sync();
+    scene.commit(2600, 4000);
+    await scene.sync();
+    const [large] = scene.of("delta");
+    assert.ok(large.bytes > 10_000_000, "one object");
+    for (let i = 0; i < 30; i++) scene.commit(10, 3000);
+    for (let i = 0; i < 30; i++) await scene.sync();
+    const deltas = scene.of("delta").slice(1);
+    assert.ok(deltas.length > 3, "cut");
+    assert.ok(deltas.every(({ bytes }) => bytes < 64 * 1024 + 30 * 4096));
+    await scene.prove();
+  },
+);
 
 test("[S119] DatabaseEngine: no barrier beside a snapshot's pin, given up at the threshold, then rolled over", {
   timeout,

@@ -166,7 +166,9 @@ export class Application {
       }
       if (rollback) return connection.rollback();
       const { pages, pageCount } = randomPages(connection, random, habits.share);
-      if (habits.holes > 0 && pageCount > connection.pageCount + 1 && random.chance(habits.holes)) pages.delete(pageCount - 1);
+      if (habits.holes > 0 && pageCount > connection.pageCount + 1 && random.chance(habits.holes)) {
+        pages.delete(pageCount - 1);
+      }
       yield* connection.commit(pages, pageCount);
     };
     this.#start(connection, rollback ? "rollback" : "commit", steps());

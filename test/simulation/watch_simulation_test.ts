@@ -126,7 +126,10 @@ test(
 test("simulate: [S14] growth by pages that no frame brings is filled, never a hole", { timeout: 60_000 }, async () => {
   let filled = 0;
   for (let seed = 1; seed <= 20; seed++) {
-    const { lines } = await simulate(seed, { steps, sabotage: ({ application }) => void (application.habits.holes = 0.5) });
+    const { lines } = await simulate(seed, {
+      steps,
+      sabotage: ({ application }) => void (application.habits.holes = 0.5),
+    });
     filled += lines.filter((line) => line.includes("grew by pages that are not in the WAL")).length;
   }
   assert.ok(filled > 5, `${filled} filled`);
