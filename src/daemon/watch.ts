@@ -181,20 +181,11 @@ async function drive(
   call: WatchCall,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const { clock, random } = call.runtime;
-  // Spread the polls of many databases over the interval.
-  if (call.databases.length > 1) {
-    await pause(clock.sleep(random.number() * call.options.walSyncIntervalMs, signal), signal);
-  }
+  const { clock } = call.runtime;
   while (!signal?.aborted) {
-    const begun = clock.monotonic();
     requests.poll();
     const wait = await engine.step();
-    const now = clock.monotonic();
-    // Idle databases are looked at together: one wake-up an interval, however many there are.
-    const rest = engine.idle
-      ? wait - now % wait
-      : Math.max(0, (engine.busy ? Math.min(wait, busyIntervalMs) : wait) - (now - begun));
+    const rest = engine.busy ? Math.min(wait, busyIntervalMs) : wait;
     await pause(clock.sleep(rest, signal), signal);
   }
 }

@@ -75,6 +75,8 @@ export class DatabaseEngine {
   #firstPutAttempts = 0;
   #lastFullLook = 0;
   #nextLook = 0;
+  /** When in an interval this database is looked at, so that many are not at once. */
+  readonly #phase: number;
   #lastJournal = 0;
   #startupSnapshot: boolean;
   #requests: { after: number; resolve: (done: SnapshotDone) => void; reject: (error: unknown) => void }[] = [];
@@ -98,6 +100,7 @@ export class DatabaseEngine {
     this.#parts = parts;
     this.directory = stateDirectoryOf(parts.path, parts.options.stateDirectory);
     this.#startupSnapshot = parts.options.onStartup;
+    this.#phase = parts.runtime.random.number() * parts.options.walSyncIntervalMs;
   }
 
   /** Does what there is to do; returns after how many milliseconds it wants to be called again. */
@@ -107,12 +110,14 @@ export class DatabaseEngine {
     if (this.#stopped) return Infinity;
     if (this.#retryAt > clock.monotonic()) return this.#retryAt - clock.monotonic();
     try {
-      if (this.#stream === null) {
-        if (!await this.#open()) return interval;
-      } else if (this.#live === null && !this.#wake()) return interval;
-      await this.#liveStep();
-      this.#failures = 0;
-      return interval;
+      if (this.#stream === null ? await this.#open() : this.#live !== null || this.#wake()) {
+        await this.#liveStep();
+        this.#failures = 0;
+      }
+      const now = clock.monotonic();
+      // Databases at rest are looked at together, one wake-up an interval however many there are; those that write, spread.
+      if (this.#live === null) return interval - now % interval;
+      return this.#nextLook > now ? this.#nextLook - now : interval;
     } catch (error) {
       return await this.#recover(error);
     }
@@ -134,11 +139,6 @@ export class DatabaseEngine {
       (!this.#stream.publisher.idle || this.#doubt !== null || this.#task?.active === true ||
         (this.#diskRetryAt <= this.#parts.runtime.clock.monotonic() &&
           (this.#rollover?.pending === true || this.#rollover?.eager === true)));
-  }
-
-  /** True while nothing is held open: another step only looks whether something changed. */
-  get idle(): boolean {
-    return this.#stream !== null && this.#live === null;
   }
 
   /** Takes a snapshot as soon as possible. */
@@ -333,7 +333,8 @@ export class DatabaseEngine {
     const now = this.#parts.runtime.clock.monotonic();
     const interval = this.#parts.options.walSyncIntervalMs;
     if (now + lookSlackMs < this.#nextLook && !this.#rollover!.writerPaused()) return false;
-    this.#nextLook = this.#nextLook + interval > now ? this.#nextLook + interval : now + interval;
+    const soon = now + lookSlackMs;
+    this.#nextLook = soon + interval - (soon + this.#phase) % interval;
     return true;
   }
 

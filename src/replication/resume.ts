@@ -132,8 +132,10 @@ function loadSpooled(
 ): Sealed | null {
   try {
     return options.spool.load(seq, { key, prevChecksum, index, sha256: options.sha256 });
-  } catch {
-    return null;
+  } catch (error) {
+    // A disk that cannot be read now may be read later; only other bytes are no continuation.
+    if (error instanceof FormatError) return null;
+    throw error;
   }
 }
 
