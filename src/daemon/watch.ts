@@ -52,7 +52,6 @@ export interface WatchCall {
 const uploadsMax = 32;
 const streamsMax = 8;
 const stopLimitMs = 30_000;
-const busyIntervalMs = 50;
 const lockIntervalMs = 1000;
 
 /** Databases that stopped with an error, in the order they did. */
@@ -184,9 +183,8 @@ async function drive(
   const { clock } = call.runtime;
   while (!signal?.aborted) {
     requests.poll();
-    const wait = await engine.step();
-    const rest = engine.busy ? Math.min(wait, busyIntervalMs) : wait;
-    await pause(clock.sleep(rest, signal), signal);
+    const restMs = await engine.step();
+    await pause(clock.sleep(restMs, signal), signal);
   }
 }
 

@@ -10,7 +10,7 @@ import { type ImageAt, lookAtWal, readWalHeader, sameLog, takeImage } from "./ca
 import { differingPages } from "./difference.ts";
 import { isFenced, isTransient, stoppedBeforeSnapshot, takenOver } from "./engine_failure.ts";
 import { startLineage } from "./lineage_start.ts";
-import { LiveDatabase } from "./live_database.ts";
+import { type FilesSeen, LiveDatabase, seeFiles } from "./live_database.ts";
 import type { EngineEvent, EngineOptions } from "./options.ts";
 import { type Resumed, resumeLineage } from "./resume.ts";
 import { Rollover } from "./rollover.ts";
@@ -27,6 +27,8 @@ const journalIntervalMs = 30_000;
 const batchSizeDefault = 64 * 1024 * 1024;
 const waitsMax = 20;
 const lookSlackMs = 5;
+const phases = 8;
+const busyIntervalMs = 50;
 const retryFirstMs = 250;
 const retryMaxMs = 30_000;
 const firstPutAttemptsMax = 3;
@@ -51,11 +53,6 @@ interface Doubt {
   readonly pages?: ReadonlySet<number>;
 }
 
-interface Quiet {
-  readonly database: FileStat | null;
-  readonly wal: FileStat | null;
-}
-
 /** See the top of this file. */
 export class DatabaseEngine {
   readonly #parts: EngineParts;
@@ -67,7 +64,8 @@ export class DatabaseEngine {
   #task: SnapshotTask | null = null;
   #rollover: Rollover | null = null;
   #doubt: Doubt | null = null;
-  #idle: Quiet | null = null;
+  /** The files as they were when they were let go of. */
+  #idle: FilesSeen | null = null;
   #waiting = false;
   #waits = 0;
   #failures = 0;
@@ -75,7 +73,7 @@ export class DatabaseEngine {
   #firstPutAttempts = 0;
   #lastFullLook = 0;
   #nextLook = 0;
-  /** When in an interval this database is looked at, so that many are not at once. */
+  /** When in an interval this database is looked at: many are neither all at once nor each with a wake-up of its own. */
   readonly #phase: number;
   #lastJournal = 0;
   #startupSnapshot: boolean;
@@ -100,13 +98,12 @@ export class DatabaseEngine {
     this.#parts = parts;
     this.directory = stateDirectoryOf(parts.path, parts.options.stateDirectory);
     this.#startupSnapshot = parts.options.onStartup;
-    this.#phase = parts.runtime.random.number() * parts.options.walSyncIntervalMs;
+    this.#phase = Math.floor(parts.runtime.random.number() * phases) * parts.options.walSyncIntervalMs / phases;
   }
 
   /** Does what there is to do; returns after how many milliseconds it wants to be called again. */
   async step(): Promise<number> {
     const { clock } = this.#parts.runtime;
-    const interval = this.#parts.options.walSyncIntervalMs;
     if (this.#stopped) return Infinity;
     if (this.#retryAt > clock.monotonic()) return this.#retryAt - clock.monotonic();
     try {
@@ -114,13 +111,22 @@ export class DatabaseEngine {
         await this.#liveStep();
         this.#failures = 0;
       }
-      const now = clock.monotonic();
-      // Databases at rest are looked at together, one wake-up an interval however many there are; those that write, spread.
-      if (this.#live === null) return interval - now % interval;
-      return this.#nextLook > now ? this.#nextLook - now : interval;
+      return this.#restMs();
     } catch (error) {
       return await this.#recover(error);
     }
+  }
+
+  /** How long there is nothing to do. */
+  #restMs(): number {
+    const now = this.#parts.runtime.clock.monotonic();
+    const interval = this.#parts.options.walSyncIntervalMs;
+    // Databases at rest are looked at together: one wake-up an interval, however many there are.
+    if (this.#live === null) return interval - now % interval;
+    if (this.#working) return Math.min(busyIntervalMs, interval);
+    if (this.#nextLook > now) return this.#nextLook - now;
+    // A look is due that waits for an upload.
+    return Math.min(interval, Math.max(busyIntervalMs, this.#stream!.publisher.retryInMs));
   }
 
   /** Resolves when the object that is being uploaded is confirmed or failed. */
@@ -133,12 +139,16 @@ export class DatabaseEngine {
     return this.#everStarted;
   }
 
-  /** True when something is under way that another step can bring forward at once. */
+  /** True when something is under way. */
   get busy(): boolean {
-    return this.#stream !== null &&
-      (!this.#stream.publisher.idle || this.#doubt !== null || this.#task?.active === true ||
-        (this.#diskRetryAt <= this.#parts.runtime.clock.monotonic() &&
-          (this.#rollover?.pending === true || this.#rollover?.eager === true)));
+    return this.#stream !== null && (!this.#stream.publisher.idle || this.#working);
+  }
+
+  /** True when something is under way that needs our next step, not just time. */
+  get #working(): boolean {
+    return this.#doubt !== null || this.#task?.active === true ||
+      (this.#diskRetryAt <= this.#parts.runtime.clock.monotonic() &&
+        (this.#rollover?.pending === true || this.#rollover?.eager === true));
   }
 
   /** Takes a snapshot as soon as possible. */
@@ -290,8 +300,8 @@ export class DatabaseEngine {
   async #liveStep(): Promise<void> {
     const live = this.#live!;
     const stream = this.#stream!;
-    const before = this.#look(live);
-    const place = live.filesInPlace();
+    const seen = seeFiles(live.path, this.#parts.runtime.files);
+    const place = live.inPlace(seen);
     if (place !== "same") return await this.#reopen(place);
     stream.publisher.send();
     if (stream.confirmedAny) this.#firstPutAttempts = 0;
@@ -312,7 +322,7 @@ export class DatabaseEngine {
     await this.#snapshotStep(stream);
     const now = this.#parts.runtime.clock.monotonic();
     if (now - this.#lastJournal >= journalIntervalMs) await this.#withDisk(() => this.#writeJournal());
-    if (quiet) await this.#idleWhenQuiet(before);
+    if (quiet) await this.#idleWhenQuiet(seen);
   }
 
   /** Does what needs room on disk. Where that fails the WAL keeps the data, the pin stays, and it is tried again. */
@@ -390,13 +400,8 @@ export class DatabaseEngine {
     } else if (!changed && stream.publisher.idle) this.#startupSnapshot = false;
   }
 
-  #look(live: { path: string }): Quiet {
-    const { files } = this.#parts.runtime;
-    return { database: files.stat(live.path), wal: files.stat(`${live.path}-wal`) };
-  }
-
   /** Lets go of a small database that has not changed for a while: what we saw before the look is the baseline. */
-  async #idleWhenQuiet(seen: Quiet): Promise<void> {
+  async #idleWhenQuiet(seen: FilesSeen): Promise<void> {
     const stream = this.#stream!;
     const { clock } = this.#parts.runtime;
     const newest = Math.max(...[seen.database, seen.wal].map((stat) => Number((stat?.mtimeNs ?? 0n) / 1_000_000n)));
@@ -412,7 +417,7 @@ export class DatabaseEngine {
     const { path, runtime } = this.#parts;
     const idle = this.#idle;
     if (idle !== null && this.#requests.length === 0) {
-      const now = this.#look({ path });
+      const now = seeFiles(path, runtime.files);
       const due = runtime.clock.monotonic() - this.#lastFullLook >= fullLookIntervalMs;
       if (!due && sameStat(idle.database, now.database) && sameStat(idle.wal, now.wal)) return false;
     }
@@ -426,7 +431,7 @@ export class DatabaseEngine {
     const header = readWalHeader(live);
     const { position } = stream;
     const continues = position === null
-      ? header === null && sameStat(idle?.database ?? null, this.#look({ path }).database)
+      ? header === null && sameStat(idle?.database ?? null, runtime.files.stat(path))
       : header !== null && sameLog(position.header, header);
     const { options, emit } = this.#parts;
     const seen = idle?.database ?? null;

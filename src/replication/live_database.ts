@@ -7,6 +7,17 @@ import { DatabaseError } from "../errors.ts";
 import { parseSqliteHeader } from "../format/sqlite_header.ts";
 import type { CheckpointResult, Files, FileStat, OpenFile, Sqlite, SqliteConnection } from "../runtime/types.ts";
 
+/** What the names of a database lead to. */
+export interface FilesSeen {
+  readonly database: FileStat | null;
+  readonly wal: FileStat | null;
+}
+
+/** Looks at both files without opening them. */
+export function seeFiles(path: string, files: Files): FilesSeen {
+  return { database: files.stat(path), wal: files.stat(`${path}-wal`) };
+}
+
 /** Files and connections of one pinned database. */
 export class LiveDatabase {
   readonly path: string;
@@ -17,7 +28,6 @@ export class LiveDatabase {
   readonly file: OpenFile;
   readonly wal: OpenFile;
   readonly #walInode: bigint;
-  readonly #files: Files;
   readonly #sqlite: Sqlite;
   readonly #gauge: SqliteConnection;
   #pins: SqliteConnection[] = [];
@@ -31,7 +41,6 @@ export class LiveDatabase {
       gauge: SqliteConnection;
       pin: SqliteConnection;
     },
-    files: Files,
     sqlite: Sqlite,
   ) {
     this.path = parts.path;
@@ -42,7 +51,6 @@ export class LiveDatabase {
     this.#walInode = parts.wal.stat().inode;
     this.#gauge = parts.gauge;
     this.#pins = [parts.pin];
-    this.#files = files;
     this.#sqlite = sqlite;
   }
 
@@ -67,7 +75,7 @@ export class LiveDatabase {
       connections.push(pin);
       pin.beginRead();
       const wal = files.open(`${path}-wal`, "read");
-      return new LiveDatabase({ path, pageSize, file, wal, gauge, pin }, files, sqlite);
+      return new LiveDatabase({ path, pageSize, file, wal, gauge, pin }, sqlite);
     } catch (error) {
       for (const connection of connections.reverse()) connection.close();
       file.close();
@@ -109,13 +117,13 @@ export class LiveDatabase {
     return this.#sqlite.open(this.path, { readOnly: false });
   }
 
-  /** Whether the names still lead to the files that we hold. */
-  filesInPlace(): "same" | "database" | "wal" {
-    const database = this.#files.stat(this.path);
+  /** Whether the names still lead to the files that we hold; `seen` is what they lead to now. */
+  inPlace(seen: FilesSeen): "same" | "database" | "wal" {
+    const { database, wal } = seen;
     if (
       database === null || database.inode !== this.identity.inode || database.device !== this.identity.device
     ) return "database";
-    return this.#files.stat(`${this.path}-wal`)?.inode === this.#walInode ? "same" : "wal";
+    return wal?.inode === this.#walInode ? "same" : "wal";
   }
 
   /** Connections first, then descriptors. */

@@ -297,7 +297,7 @@ class World {
       if (waitMs === "died") return false;
       // Its journal is written within the same step.
       if (this.snapshots > before) this.snapshotComplete = true;
-      const pause = this.clock.sleep(now.engine.busy ? Math.min(waitMs, 50) : waitMs);
+      const pause = this.clock.sleep(waitMs);
       return await this.clock.drive(Promise.race([pause, now.died])) !== "died";
     } catch (error) {
       if (!now.alive) return false;
