@@ -1,8 +1,11 @@
 /** Bounds how many uploads run at once; everything else passes through. */
 import type { ObjectStore } from "../storage/object_store.ts";
 
+/** Runs work when there is room for it. */
+export type Limiter = <T>(work: () => Promise<T>, signal?: AbortSignal) => Promise<T>;
+
 /** At most `max` at a time, first come, first served; who gives up while waiting leaves the line. */
-function limiter(max: number): <T>(work: () => Promise<T>, signal?: AbortSignal) => Promise<T> {
+export function limiter(max: number): Limiter {
   let running = 0;
   const waiting: (() => void)[] = [];
   const enter = (signal?: AbortSignal): Promise<void> =>

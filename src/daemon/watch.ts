@@ -8,7 +8,7 @@ import type { EngineEvent, EngineOptions } from "../replication/options.ts";
 import type { Clock, Log, Runtime } from "../runtime/types.ts";
 import { abortable } from "../storage/abortable.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { limitUploads } from "./upload_limit.ts";
+import { type Limiter, limiter, limitUploads } from "./upload_limit.ts";
 import { type InstanceLock, lockInstance } from "./instance_lock.ts";
 import { SnapshotRequests } from "./snapshot_request.ts";
 
@@ -51,6 +51,9 @@ export interface WatchCall {
 /** Uploads that run side by side over all databases: objects in one piece, and streams, which hold more memory. */
 const uploadsMax = 32;
 const streamsMax = 8;
+/** Databases that start side by side: each reads all of its database. */
+const startsMax = 8;
+const startLimitMs = 10_000;
 const stopLimitMs = 30_000;
 const lockIntervalMs = 1000;
 
@@ -76,10 +79,11 @@ export async function watch(call: WatchCall): Promise<WatchResult> {
     });
   });
   const store = limitUploads(call.store, uploadsMax, streamsMax);
+  const starting = limiter(startsMax);
   const failures: { path: string; error: unknown }[] = [];
   await Promise.all(call.databases.map(async (database, i) => {
     try {
-      await watchOne(call, store, database.path, roots[i]);
+      await watchOne(call, store, starting, database.path, roots[i]);
     } catch (error) {
       failures.push({ path: database.path, error });
       call.onEvent?.({ kind: "failed", path: database.path, error });
@@ -93,7 +97,7 @@ export function rootOf(prefix: string, database: WatchedDatabase): string {
   return `${prefix}${database.prefix ?? databaseName(database.path)}/`;
 }
 
-async function watchOne(call: WatchCall, shared: ObjectStore, givenPath: string, root: string): Promise<void> {
+async function watchOne(call: WatchCall, shared: ObjectStore, starting: Limiter, givenPath: string, root: string): Promise<void> {
   const { runtime, options, signal } = call;
   const path = await locate(call, givenPath);
   if (path === null) return;
@@ -117,7 +121,14 @@ async function watchOne(call: WatchCall, shared: ObjectStore, givenPath: string,
       destination: `${store.location}/${root}`,
       engine,
     });
-    await drive(engine, requests, call, signal);
+    const step = (): Promise<number> => {
+      requests.poll();
+      return engine.step();
+    };
+    const begun = runtime.clock.monotonic();
+    const isStarting = (): boolean => !engine.atRest && runtime.clock.monotonic() - begun < startLimitMs;
+    await pause(starting(() => drive(step, isStarting, runtime.clock, signal), signal), signal);
+    await drive(step, () => true, runtime.clock, signal);
     await engine.stop(limit.leftMs);
   } catch (error) {
     // Nothing was replicated yet, so nothing is left behind.
@@ -175,17 +186,16 @@ async function locate(call: WatchCall, path: string): Promise<string | null> {
 }
 
 async function drive(
-  engine: DatabaseEngine,
-  requests: SnapshotRequests,
-  call: WatchCall,
+  step: () => Promise<number>,
+  isWanted: () => boolean,
+  clock: Clock,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const { clock } = call.runtime;
-  while (!signal?.aborted) {
-    requests.poll();
-    const restMs = await engine.step();
+  do {
+    const restMs = await step();
+    if (!isWanted()) return;
     await pause(clock.sleep(restMs, signal), signal);
-  }
+  } while (!signal?.aborted);
 }
 
 /** Awaits a sleep that may be cut short by the stop signal. */

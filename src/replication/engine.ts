@@ -139,6 +139,11 @@ export class DatabaseEngine {
     return this.#everStarted;
   }
 
+  /** True when replication has begun and nothing is under way. */
+  get atRest(): boolean {
+    return this.#stream !== null && !this.busy;
+  }
+
   /** True when something is under way. */
   get busy(): boolean {
     return this.#stream !== null && (!this.#stream.publisher.idle || this.#working);
