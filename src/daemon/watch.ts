@@ -97,7 +97,13 @@ export function rootOf(prefix: string, database: WatchedDatabase): string {
   return `${prefix}${database.prefix ?? databaseName(database.path)}/`;
 }
 
-async function watchOne(call: WatchCall, shared: ObjectStore, starting: Limiter, givenPath: string, root: string): Promise<void> {
+async function watchOne(
+  call: WatchCall,
+  shared: ObjectStore,
+  starting: Limiter,
+  givenPath: string,
+  root: string,
+): Promise<void> {
   const { runtime, options, signal } = call;
   const path = await locate(call, givenPath);
   if (path === null) return;

@@ -31,6 +31,8 @@ export class LiveDatabase {
   readonly #sqlite: Sqlite;
   readonly #gauge: SqliteConnection;
   #pins: SqliteConnection[] = [];
+  /** Connections that may become pins. */
+  #spares: SqliteConnection[] = [];
 
   private constructor(
     parts: {
@@ -90,7 +92,7 @@ export class LiveDatabase {
 
   /** Takes one more pin beside those that are held. */
   addPin(): SqliteConnection {
-    const pin = this.#sqlite.open(this.path, { readOnly: true, busyTimeoutMs: 200 });
+    const pin = this.#spares.pop() ?? this.#openReader();
     try {
       pin.beginRead();
     } catch (error) {
@@ -99,6 +101,25 @@ export class LiveDatabase {
     }
     this.#pins.push(pin);
     return pin;
+  }
+
+  /** Opens connections for the next pins now, where opening them later would keep a writer waiting. */
+  preparePins(count: number): void {
+    while (this.#spares.length < count) {
+      const spare = this.#openReader();
+      this.#spares.push(spare);
+      spare.beginRead();
+      spare.rollback();
+    }
+  }
+
+  /** Closes what {@linkcode preparePins} opened and nobody used. */
+  dropPreparedPins(): void {
+    for (const spare of this.#spares.splice(0)) spare.close();
+  }
+
+  #openReader(): SqliteConnection {
+    return this.#sqlite.open(this.path, { readOnly: true, busyTimeoutMs: 200 });
   }
 
   /** Releases one pin; another one must be held. */
@@ -128,6 +149,7 @@ export class LiveDatabase {
 
   /** Connections first, then descriptors. */
   close(): void {
+    this.dropPreparedPins();
     for (const pin of this.#pins.splice(0)) pin.close();
     this.#gauge.close();
     this.wal.close();

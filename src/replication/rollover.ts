@@ -15,7 +15,7 @@ import type { Stream } from "./stream.ts";
 const barrierWaitMs = 100;
 const lockTriesPerTurn = 100;
 /** Frames that may be left for the time under the lock, where the writer gives us the choice. */
-const restMax = 64;
+const restMax = 32;
 const passesMax = 8;
 /** Milliseconds to wait for the application's own checkpoint while it may go on writing. */
 const busyTriesMax = 100;
@@ -194,10 +194,13 @@ export class Rollover {
           copied = this.#checkpoint(checkpointer, pin, reachable);
         }
         if (this.#report(false, copied, 0)) return;
+        // A checkpoint that does not reach the end leaves what it wrote to the sync of the next one, under the lock.
+        this.#live.file.sync();
         const rest = this.#live.gauge().log - this.#frames;
         if (rest <= restMax || rest > before / 2) break;
         before = rest;
       }
+      this.#live.preparePins(2);
       const deadline = this.#clock.monotonic() + barrierWaitMs;
       // A busy writer leaves the lock free for microseconds only: try often, and let others run now and then.
       for (let tries = 1; !lock.beginImmediate(); tries++) {
@@ -211,6 +214,7 @@ export class Rollover {
         lock.close();
       } finally {
         checkpointer?.close();
+        this.#live.dropPreparedPins();
       }
     }
   }
