@@ -56,6 +56,8 @@ const startsMax = 8;
 const startLimitMs = 10_000;
 const stopLimitMs = 30_000;
 const lockIntervalMs = 1000;
+/** How long a request for a snapshot may wait, however rarely the database is looked at. */
+const requestIntervalMs = 1000;
 
 /** Databases that stopped with an error, in the order they did. */
 export interface WatchResult {
@@ -127,14 +129,15 @@ async function watchOne(
       destination: `${store.location}/${root}`,
       engine,
     });
-    const step = (): Promise<number> => {
+    const step = async (): Promise<number> => {
       requests.poll();
-      return engine.step();
+      return Math.min(requestIntervalMs, await engine.step());
     };
-    const begun = runtime.clock.monotonic();
-    const isStarting = (): boolean => !engine.atRest && runtime.clock.monotonic() - begun < startLimitMs;
-    await pause(starting(() => drive(step, isStarting, runtime.clock, signal), signal), signal);
-    await drive(step, () => true, runtime.clock, signal);
+    await starting(() => {
+      const latest = runtime.clock.monotonic() + startLimitMs;
+      return drive(step, () => engine.atRest || runtime.clock.monotonic() >= latest, runtime.clock, signal);
+    });
+    await drive(step, () => false, runtime.clock, signal);
     await engine.stop(limit.leftMs);
   } catch (error) {
     // Nothing was replicated yet, so nothing is left behind.
@@ -191,17 +194,18 @@ async function locate(call: WatchCall, path: string): Promise<string | null> {
   }
 }
 
+/** Steps and sleeps until `isDone` says so after a step, or the stop signal. */
 async function drive(
   step: () => Promise<number>,
-  isWanted: () => boolean,
+  isDone: () => boolean,
   clock: Clock,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  do {
+  while (!signal?.aborted) {
     const restMs = await step();
-    if (!isWanted()) return;
+    if (isDone()) return;
     await pause(clock.sleep(restMs, signal), signal);
-  } while (!signal?.aborted);
+  }
 }
 
 /** Awaits a sleep that may be cut short by the stop signal. */

@@ -153,7 +153,7 @@ export class DatabaseEngine {
   get #working(): boolean {
     return this.#doubt !== null || this.#task?.active === true ||
       (this.#diskRetryAt <= this.#parts.runtime.clock.monotonic() &&
-        (this.#rollover?.pending === true || this.#rollover?.eager === true));
+        ((this.#rollover?.pending === true && !this.#stream!.publisher.idle) || this.#rollover?.eager === true));
   }
 
   /** Takes a snapshot as soon as possible. */
@@ -318,8 +318,10 @@ export class DatabaseEngine {
     const task = this.#task!;
     if (task.holdsPin) {
       // What SQLite counts, not our position: that stands still while the bucket cannot be reached.
-      const tooLong = live.gauge().log >= this.#parts.options.walTruncateThresholdPages && stream.snapshot.seq > 0n;
-      if (tooLong) await task.abandon("the WAL grew too large while the snapshot was uploaded");
+      const tooLong = live.gauge().log >= this.#parts.options.walTruncateThresholdPages && !this.#rollover!.done;
+      if (tooLong && stream.snapshot.seq > 0n) {
+        await task.abandon("the WAL grew too large while the snapshot was uploaded");
+      }
     } else if (this.#doubt === null) {
       const rollover = this.#rollover!;
       await this.#withDisk(() => rollover.step());
@@ -347,7 +349,8 @@ export class DatabaseEngine {
   #lookDue(): boolean {
     const now = this.#parts.runtime.clock.monotonic();
     const interval = this.#parts.options.walSyncIntervalMs;
-    if (now + lookSlackMs < this.#nextLook && !this.#rollover!.writerPaused()) return false;
+    const wanted = this.#task!.waitsForCommits || this.#rollover!.writerPaused();
+    if (now + lookSlackMs < this.#nextLook && !wanted) return false;
     const soon = now + lookSlackMs;
     this.#nextLook = soon + interval - (soon + this.#phase) % interval;
     return true;

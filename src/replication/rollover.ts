@@ -60,7 +60,7 @@ export class Rollover {
 
   /** True when every pause of the writer should be used. */
   get eager(): boolean {
-    return this.#frames >= 4 * this.#options.minCheckpointPages && !this.#alreadyDone && this.#pauseMs === 0;
+    return this.#frames >= 4 * this.#options.minCheckpointPages && !this.done && this.#pauseMs === 0;
   }
 
   /** True when a rollover would help and no frame came since the last call: now it needs no barrier. */
@@ -86,7 +86,8 @@ export class Rollover {
     return this.#next !== null;
   }
 
-  get #alreadyDone(): boolean {
+  /** True when the WAL was rolled over and nothing was committed since: another one would gain nothing. */
+  get done(): boolean {
     const { position, rolledOver } = this.#stream;
     return rolledOver !== null && position !== null && sameLog(rolledOver.header, position.header) &&
       rolledOver.state.frames === position.state.frames && this.#live.gauge().log <= position.state.frames;
@@ -96,7 +97,7 @@ export class Rollover {
   async step(): Promise<void> {
     const now = this.#clock.monotonic();
     if (this.#next !== null) this.#finishWhenPublished();
-    if (this.#size < this.#options.minCheckpointPages || this.#alreadyDone) return;
+    if (this.#size < this.#options.minCheckpointPages || this.done) return;
     const exceeded = this.#size >= this.#options.walTruncateThresholdPages;
     if (exceeded && !this.#warned) {
       this.#emit({ kind: "wal_size_exceeded", path: this.#live.path, frames: this.#size });

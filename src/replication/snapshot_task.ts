@@ -73,6 +73,11 @@ export class SnapshotTask {
     return this.#pinned !== null || this.#upload !== null || this.#finished !== null;
   }
 
+  /** True while a snapshot waits until what was committed before it is published. */
+  get waitsForCommits(): boolean {
+    return this.#pinned !== null;
+  }
+
   /** True while a snapshot holds a pin: no rollover then. */
   get holdsPin(): boolean {
     return this.#pinned !== null || this.#upload?.frozen.holdsPin === true;
