@@ -153,7 +153,7 @@ export class DatabaseEngine {
   get #working(): boolean {
     return this.#doubt !== null || this.#task?.active === true ||
       (this.#diskRetryAt <= this.#parts.runtime.clock.monotonic() &&
-        ((this.#rollover?.pending === true && !this.#stream!.publisher.idle) || this.#rollover?.eager === true));
+        (this.#rollover?.pending === true || this.#rollover?.eager === true));
   }
 
   /** Takes a snapshot as soon as possible. */

@@ -81,9 +81,9 @@ export class Rollover {
     return this.#size >= 16 * this.#options.minCheckpointPages;
   }
 
-  /** True while a rollover waits for its frames to be published. */
+  /** True while a rollover waits for nothing but an upload. */
   get pending(): boolean {
-    return this.#next !== null;
+    return this.#next !== null && reached(this.#stream.position, this.#next);
   }
 
   /** True when the WAL was rolled over and nothing was committed since: another one would gain nothing. */
