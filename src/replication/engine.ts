@@ -14,6 +14,7 @@ import { type FilesSeen, LiveDatabase, seeFiles } from "./live_database.ts";
 import type { EngineEvent, EngineOptions } from "./options.ts";
 import { type Resumed, resumeLineage } from "./resume.ts";
 import { Rollover } from "./rollover.ts";
+import { SnapshotSchedule } from "./snapshot_schedule.ts";
 import { type SnapshotDone, SnapshotTask } from "./snapshot_task.ts";
 import { Spool } from "./spool.ts";
 import { machineName, stateDirectoryOf } from "./state_directory.ts";
@@ -76,10 +77,7 @@ export class DatabaseEngine {
   /** When in an interval this database is looked at: many are neither all at once nor each with a wake-up of its own. */
   readonly #phase: number;
   #lastJournal = 0;
-  #startupSnapshot: boolean;
-  #requests: { after: number; resolve: (done: SnapshotDone) => void; reject: (error: unknown) => void }[] = [];
-  /** Snapshots begun: one that began before a request does not answer it. */
-  #snapshotsBegun = 0;
+  readonly #schedule: SnapshotSchedule;
   #everStarted = false;
   #diskRetryAt = 0;
   #stopping = false;
@@ -97,7 +95,7 @@ export class DatabaseEngine {
     this.#sqlite = sqlite;
     this.#parts = parts;
     this.directory = stateDirectoryOf(parts.path, parts.options.stateDirectory);
-    this.#startupSnapshot = parts.options.onStartup;
+    this.#schedule = new SnapshotSchedule(parts.options, parts.runtime.clock);
     this.#phase = Math.floor(parts.runtime.random.number() * phases) * parts.options.walSyncIntervalMs / phases;
   }
 
@@ -158,9 +156,7 @@ export class DatabaseEngine {
 
   /** Takes a snapshot as soon as possible. */
   requestSnapshot(): Promise<SnapshotDone> {
-    if (this.#stopped) return Promise.reject(stoppedBeforeSnapshot());
-    const after = this.#snapshotsBegun;
-    return new Promise((resolve, reject) => this.#requests.push({ after, resolve, reject }));
+    return this.#stopped ? Promise.reject(stoppedBeforeSnapshot()) : this.#schedule.request();
   }
 
   /** Publishes what is committed, for `limitMs` at most, then closes. What is left stays in the WAL and the spool. */
@@ -181,7 +177,7 @@ export class DatabaseEngine {
     } finally {
       const seq = this.#stream?.published.seq ?? 0n;
       this.#stopped = true;
-      for (const { reject } of this.#requests.splice(0)) reject(stoppedBeforeSnapshot());
+      this.#schedule.reject(stoppedBeforeSnapshot());
       await this.#close("stopped");
       this.#parts.emit({ kind: "stopped", path: this.#parts.path, seq });
     }
@@ -281,8 +277,7 @@ export class DatabaseEngine {
     const { lineage } = stream.parts;
     this.#stream = stream;
     this.#task = new SnapshotTask({ live, stream, runtime, emit });
-    this.#startupSnapshot = false;
-    this.#snapshotsBegun++;
+    this.#schedule.begin();
     emit({ kind: "started", path, destination: shared.destination, lineage, seq: plan.seq });
     if (!expected || parentSeq > 0n) emit({ kind: "new_lineage", path, lineage, reason });
     this.#task.beginFirst(plan, frozen);
@@ -385,27 +380,18 @@ export class DatabaseEngine {
 
   async #snapshotStep(stream: Stream): Promise<void> {
     const task = this.#task!;
-    const { clock } = this.#parts.runtime;
-    const { snapshotIntervalMs } = this.#parts.options;
     const done = await task.step();
     if (done !== null) {
       const { seq, bytes, durationMs, checksum } = done;
       await this.#withDisk(() => this.#writeJournal());
       this.#parts.emit({ kind: "snapshot", path: this.#parts.path, seq, bytes, durationMs, checksum });
-      const answered = this.#requests.filter(({ after }) => after < this.#snapshotsBegun);
-      this.#requests = this.#requests.filter(({ after }) => after >= this.#snapshotsBegun);
-      for (const { resolve } of answered) resolve(done);
+      this.#schedule.answer(done);
     }
-    if (this.#stopping) return;
-    if (task.active || !task.ready || this.#doubt !== null) return;
-    const changed = stream.published.seq !== stream.snapshot.seq;
-    const scheduled = snapshotIntervalMs > 0 && clock.now() - stream.snapshot.createdMs >= snapshotIntervalMs;
-    if (this.#requests.length > 0 || (changed && (scheduled || this.#startupSnapshot))) {
-      this.#startupSnapshot = false;
-      task.begin();
-      this.#snapshotsBegun++;
-      await task.step();
-    } else if (!changed && stream.publisher.idle) this.#startupSnapshot = false;
+    if (this.#stopping || task.active || !task.ready || this.#doubt !== null) return;
+    if (!this.#schedule.isDue(stream.snapshot, stream.published.seq, stream.publisher.idle)) return;
+    task.begin();
+    this.#schedule.begin();
+    await task.step();
   }
 
   /** Lets go of a small database that has not changed for a while: what we saw before the look is the baseline. */
@@ -414,7 +400,7 @@ export class DatabaseEngine {
     const { clock } = this.#parts.runtime;
     const newest = Math.max(...[seen.database, seen.wal].map((stat) => Number((stat?.mtimeNs ?? 0n) / 1_000_000n)));
     const size = stream.published.pageCount * this.#live!.pageSize;
-    if (this.busy || this.#requests.length > 0 || size > idleSizeMax || clock.now() - newest < quietMs) return;
+    if (this.busy || this.#schedule.requested || size > idleSizeMax || clock.now() - newest < quietMs) return;
     if (stream.snapshot.seq === 0n) return;
     await this.#closeLive("idle");
     this.#idle = seen;
@@ -424,7 +410,7 @@ export class DatabaseEngine {
   #wake(): boolean {
     const { path, runtime } = this.#parts;
     const idle = this.#idle;
-    if (idle !== null && this.#requests.length === 0) {
+    if (idle !== null && !this.#schedule.requested) {
       const now = seeFiles(path, runtime.files);
       const due = runtime.clock.monotonic() - this.#lastFullLook >= fullLookIntervalMs;
       if (!due && sameStat(idle.database, now.database) && sameStat(idle.wal, now.wal)) return false;
@@ -511,7 +497,7 @@ export class DatabaseEngine {
     else if (!this.#everStarted || !isTransient(error)) {
       await this.#close("failed").catch(() => undefined);
       this.#stopped = true;
-      for (const { reject } of this.#requests.splice(0)) reject(error);
+      this.#schedule.reject(error);
       throw error;
     }
     await this.#task?.abandon("error").catch(() => undefined);

@@ -11,7 +11,6 @@ import type { ObjectStore } from "../storage/object_store.ts";
 import { turnSize } from "./difference.ts";
 import type { ImageSource } from "./image.ts";
 import { indexEntrySize, type PageIndex } from "./page_index.ts";
-import { objectInMemoryMax } from "./sealed.ts";
 
 const runSize = 1024 * 1024;
 
@@ -93,7 +92,7 @@ export async function uploadSnapshot(
   const size = changesetSize(header);
   async function* chunks(): AsyncGenerator<Uint8Array> {
     let sent = 0;
-    const chunkSize = Math.min(size, objectInMemoryMax);
+    const chunkSize = Math.min(size, runSize);
     for (const chunk of encodeChangeset(header, entries(), { sha256: options.sha256, chunkSize })) {
       options.signal.throwIfAborted();
       sent += chunk.length;
