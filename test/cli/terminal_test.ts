@@ -21,9 +21,10 @@ test("restore: progress rewrites its line on a terminal and leaves plain lines e
   };
   const onTerminal = spawnSync("python3", ["-c", script, ...restore("terminal.db")], { encoding: "utf8" });
   assert.equal(onTerminal.status, 0, onTerminal.stdout + onTerminal.stderr);
-  assert.match(onTerminal.stdout, /\r\[[#.]{24}\] \d+% .* of .*\u001b\[K/);
+  assert.match(onTerminal.stdout, /\r\[[#.]{24}\] \d+% .* of /);
+  assert.ok(onTerminal.stdout.includes("\u001b[K"), "a shorter line leaves nothing of a longer one");
   const [program, ...args] = restore("pipe.db");
   const inPipe = spawnSync(program, args, { encoding: "utf8" });
   assert.equal(inPipe.status, 0, inPipe.stderr);
-  assert.doesNotMatch(inPipe.stdout + inPipe.stderr, /\r|\u001b/);
+  for (const control of ["\r", "\u001b"]) assert.ok(!(inPipe.stdout + inPipe.stderr).includes(control));
 });
