@@ -118,8 +118,11 @@ async function quickStart(
   try {
     await until(() => watch.output.includes("snapshot ("), watch);
     const beganMs = clock.now();
-    for (let i = 0; i < 100; i++) insert.run();
     const seen = watch.output.length;
+    // One transaction, so that one sync has all of it.
+    database.exec("BEGIN");
+    for (let i = 0; i < 100; i++) insert.run();
+    database.exec("COMMIT");
     await until(() => watch.output.slice(seen).includes("WAL sync") || clock.now() > beganMs + 3000, watch);
     // Something that the reader's clock says and that exists: the present.
     const time = new Date(clock.now()).toISOString();

@@ -73,9 +73,9 @@ export class SnapshotTask {
     return this.#pinned !== null || this.#upload !== null || this.#finished !== null;
   }
 
-  /** True while a snapshot waits until what was committed before it is published. */
+  /** True while a snapshot waits until what was committed before it is sealed. */
   get waitsForCommits(): boolean {
-    return this.#pinned !== null;
+    return this.#pinned !== null && !reached(this.#stream.position, this.#pinned);
   }
 
   /** True while a snapshot holds a pin: no rollover then. */

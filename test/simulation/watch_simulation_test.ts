@@ -125,7 +125,7 @@ test(
 
 test("simulate: [S14] growth by pages that no frame brings is filled, never a hole", { timeout: 60_000 }, async () => {
   let filled = 0;
-  for (let seed = 1; seed <= 20; seed++) {
+  for (let seed = 1; seed <= 40; seed++) {
     const { lines } = await simulate(seed, {
       steps,
       sabotage: ({ application }) => void (application.habits.holes = 0.5),
