@@ -169,6 +169,8 @@ async function takeAlone(call: SnapshotCall, path: string, directory: string): P
       emit: (event) => {
         call.log?.("debug", event.kind, { ...event });
         if (event.kind === "sync_failed") failure = event.error;
+        // A watch has time; who asks for a snapshot now has not.
+        if (event.kind === "waiting") failure = new DatabaseError("not_ready", event.reason, { data: { path } });
       },
     });
     let done: Done | null = null;

@@ -193,8 +193,10 @@ export class DatabaseEngine {
     try {
       this.#live = LiveDatabase.open(path, runtime.files, this.#sqlite);
     } catch (error) {
-      const absent = error instanceof DatabaseError && ["missing", "empty", "not_wal", "locked"].includes(error.code);
-      const waits = options.waitForDatabase && absent && (error.code === "missing" || error.code === "empty");
+      if (!(error instanceof DatabaseError)) throw error;
+      const { code } = error;
+      const absent = ["missing", "empty", "not_wal", "locked", "no_wal"].includes(code);
+      const waits = code === "no_wal" || (options.waitForDatabase && (code === "missing" || code === "empty"));
       if (!absent || !(this.#everStarted || waits)) throw error;
       if (!this.#waiting) emit({ kind: "waiting", path, reason: error.message });
       this.#waiting = true;

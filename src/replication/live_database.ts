@@ -56,7 +56,10 @@ export class LiveDatabase {
     this.#sqlite = sqlite;
   }
 
-  /** Opens and pins. Throws `DatabaseError` for what is missing, not SQLite, not in WAL mode or locked away. */
+  /**
+   * Opens and pins. Throws `DatabaseError` for what is missing, not SQLite, not in WAL mode, locked away or not ours to
+   * write, and `no_wal` where a pin would create the WAL in our name and lock its owner out.
+   */
   static open(path: string, files: Files, sqlite: Sqlite): LiveDatabase {
     const stat = files.stat(path);
     if (stat === null) {
@@ -70,6 +73,7 @@ export class LiveDatabase {
     const connections: SqliteConnection[] = [];
     try {
       const pageSize = readPageSize(path, file);
+      assertOwnWal(path, stat, files);
       const gauge = sqlite.open(path, { readOnly: true, busyTimeoutMs: 200 });
       connections.push(gauge);
       assertWalMode(path, gauge);
@@ -159,10 +163,11 @@ export class LiveDatabase {
 
 function openDatabaseFile(path: string, files: Files): OpenFile {
   try {
-    return files.open(path, "read");
+    // Nothing is written to it, but checkpoints need the right, and without it SQLite's write lock is none.
+    return files.open(path, "update");
   } catch (error) {
-    throw new DatabaseError("unreadable", `${path} cannot be opened: ${(error as Error).message}`, {
-      hint: "run walrust as the user that owns the database",
+    throw new DatabaseError("not_writable", `${path} cannot be opened for writing: ${(error as Error).message}`, {
+      hint: "run walrust as the user that owns the database: its checkpoints need the right to write",
       data: { path },
       cause: error,
     });
@@ -186,6 +191,15 @@ function readPageSize(path: string, file: OpenFile): number {
   }
   if (header.readVersion !== 2) throw notWal(path, "a rollback journal");
   return header.pageSize;
+}
+
+function assertOwnWal(path: string, database: FileStat, files: Files): void {
+  const isOurs = files.uid === null || files.uid === 0 || files.uid === database.uid;
+  if (isOurs || files.stat(`${path}-wal`) !== null) return;
+  throw new DatabaseError("no_wal", `${path} has no WAL yet, and one made by walrust would lock its owner out`, {
+    hint: "start the application, or run walrust as the user that owns the database",
+    data: { path, owner: database.uid, user: files.uid },
+  });
 }
 
 function assertWalMode(path: string, connection: SqliteConnection): void {

@@ -1,6 +1,7 @@
 /** Files through the synchronous calls of `node:fs`, which all three runtimes have. */
 import fs from "node:fs";
 import type { BigIntStats } from "node:fs";
+import process from "node:process";
 import type { Files, FileStat, OpenFile, OpenMode } from "./types.ts";
 
 const { O_CREAT, O_EXCL, O_RDONLY, O_RDWR } = fs.constants;
@@ -103,6 +104,7 @@ function entryType(directory: string, entry: fs.Dirent): "file" | "directory" | 
 
 /** The machine's file system. */
 export const systemFiles: Files = {
+  uid: process.geteuid?.() ?? null,
   stat(path) {
     // Absent is the usual answer of some polls: an exception for each would cost more than the call.
     return unless(["ENOENT", "ENOTDIR"], null, () => {

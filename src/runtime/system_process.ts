@@ -113,7 +113,6 @@ export function systemProcess(): Process {
     runtime: runtimeName(),
     pid: process.pid,
     platform: process.platform,
-    uid: process.geteuid?.() ?? null,
     get hostname(): string {
       return os.hostname();
     },

@@ -76,6 +76,8 @@ export interface OpenFile {
  * Every method throws the system's error (with `code`, such as `ENOENT`) unless said otherwise.
  */
 export interface Files {
+  /** The user whose rights we have, or null where there is no such thing. */
+  readonly uid: number | null;
   /** Follows symbolic links; `null` when nothing is there. */
   stat(path: string): FileStat | null;
   /** Opens a file by its descriptor. */
@@ -218,8 +220,6 @@ export interface Process {
   readonly pid: number;
   /** Such as `linux`. */
   readonly platform: string;
-  /** Effective user, or null where there is no such thing. */
-  readonly uid: number | null;
   /** Name of this host. */
   readonly hostname: string;
   /** Working directory; absolute. */

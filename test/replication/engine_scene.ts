@@ -228,13 +228,14 @@ export class Scene {
   }
 
   /** A new process with the same disk; `wrap` stands between it and the bucket. */
-  start(wrap: (store: ObjectStore) => ObjectStore = (store) => store): void {
+  start(wrap: (store: ObjectStore) => ObjectStore = (store) => store, user: { uid?: number } = {}): void {
     this.life = new Life();
+    const runtime = this.life.runtime(this.clock);
     this.engine = new DatabaseEngine({
       path: this.path,
       root,
       store: wrap(this.life.connect(this.store)),
-      runtime: this.life.runtime(this.clock),
+      runtime: { ...runtime, files: { ...runtime.files, ...user } },
       options: this.options,
       emit: (event) => this.events.push(event),
     });

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { renameSync, rmSync } from "node:fs";
+import { existsSync, renameSync, rmSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
-import { StorageError } from "../../src/errors.ts";
+import { DatabaseError, StorageError } from "../../src/errors.ts";
 import { seqHex } from "../../src/format/keys.ts";
 import type { ObjectStore } from "../../src/storage/object_store.ts";
 import { Scene, turn } from "./engine_scene.ts";
@@ -137,6 +137,40 @@ test("[S31] DatabaseEngine: journal_mode DELETE while idle is waited out, then a
   await scene.sync();
   assert.equal(scene.of("difference").length, 1);
   await scene.prove();
+});
+
+test("[S120] DatabaseEngine: as another user it waits for the application to make the WAL, and never makes it", {
+  timeout,
+}, async () => {
+  const scene = new Scene();
+  scene.app.close();
+  assert.equal(existsSync(`${scene.path}-wal`), false);
+  scene.start(undefined, { uid: 12345 });
+  for (let i = 0; i < 3; i++) await scene.sync();
+  assert.equal(scene.of("waiting").length, 1, "said once");
+  assert.equal(existsSync(`${scene.path}-wal`), false, "left to the application");
+  scene.connect();
+  scene.commit(2);
+  await scene.sync();
+  scene.commit(2);
+  await scene.sync();
+  assert.equal(scene.of("snapshot").length, 1);
+  await scene.prove();
+});
+
+test("[S42] [S120] DatabaseEngine: without the right to write it says whose right is needed", { timeout }, async () => {
+  const scene = new Scene();
+  scene.start();
+  scene.life.onOperation = (name, target) => {
+    if (name === "open" && target === scene.path) throw Object.assign(new Error("EACCES"), { code: "EACCES" });
+  };
+  await assert.rejects(scene.engine.step(), (error) => {
+    assert.ok(error instanceof DatabaseError);
+    assert.equal(error.code, "not_writable");
+    assert.match(error.hint ?? "", /as the user that owns the database/);
+    return true;
+  });
+  assert.equal(scene.life.openHandles, 0);
 });
 
 test(

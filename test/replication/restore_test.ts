@@ -443,6 +443,7 @@ function failingFiles(files: Files, code: string, limit: number): Files {
 
 function bound(files: Files): Files {
   return {
+    uid: files.uid,
     stat: (path) => files.stat(path),
     open: (path, mode) => files.open(path, mode),
     rename: (from, to) => files.rename(from, to),

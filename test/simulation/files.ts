@@ -231,6 +231,7 @@ export type FileHook = (call: FileCall) => void | { partial: number; error?: Err
 
 /** The files as one process sees them; ends with the process. */
 export class SimulatedFiles implements Files {
+  readonly uid = 1000;
   #disk: SimulatedDisk;
   #hook: FileHook;
   /** Called when a descriptor closes: POSIX then drops the process's locks on that file. */

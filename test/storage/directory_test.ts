@@ -20,6 +20,7 @@ function open(directory: string, changed: Partial<Files> = {}): DirectoryStore {
 /** `Files` as an object whose methods can be replaced. */
 function bound(source: Files): Files {
   return {
+    uid: files.uid,
     stat: (path) => source.stat(path),
     open: (path, mode) => source.open(path, mode),
     rename: (from, to) => source.rename(from, to),
