@@ -33,7 +33,8 @@ export class PageIndex {
   /** Bytes. */
   readonly pageSize: number;
   readonly #file: OpenFile;
-  readonly #key: Uint8Array;
+  /** The key, then room for a page: what is hashed. */
+  readonly #keyed: Uint8Array;
   readonly #sha256: NewSha256;
   /** Pages that the file was cut to. */
   #pageCount = 0;
@@ -42,7 +43,8 @@ export class PageIndex {
     this.#file = file;
     this.lineage = lineage;
     this.pageSize = pageSize;
-    this.#key = key;
+    this.#keyed = new Uint8Array(key.length + pageSize);
+    this.#keyed.set(key);
     this.#sha256 = sha256;
   }
 
@@ -81,10 +83,16 @@ export class PageIndex {
 
   /** Writes the hash of `page` (page-size bytes) into `into` at `offset`. */
   hashPage(page: Uint8Array, into: Uint8Array, offset: number): void {
+    this.#keyed.set(page, this.#keyed.length - page.length);
+    into.set(this.#digest(this.#keyed).subarray(0, indexEntrySize), offset);
+  }
+
+  #digest(bytes: Uint8Array): Uint8Array {
+    const { once } = this.#sha256;
+    if (once !== undefined) return once(bytes);
     const hash = this.#sha256();
-    hash.update(this.#key);
-    hash.update(page);
-    into.set(hash.digest().subarray(0, indexEntrySize), offset);
+    hash.update(bytes);
+    return hash.digest();
   }
 
   /** Entries of `count` pages from `first` on; pages never indexed read as zeros. */
