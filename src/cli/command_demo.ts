@@ -3,6 +3,7 @@
  * point and one five seconds earlier are restored and proven against the writer's own log. Nothing is staged.
  */
 import { exitCodes, WalrustError } from "../errors.ts";
+import { hexOf } from "../format/bytes.ts";
 import { restore } from "../replication/restore.ts";
 import type { ChildProcess } from "../runtime/types.ts";
 import { DirectoryStore } from "../storage/directory.ts";
@@ -63,7 +64,7 @@ export async function run(context: CommandContext, call: CommandCall): Promise<n
 
 function prepare(context: CommandContext, directory: unknown): Demo {
   const { runtime, process } = context;
-  const name = Array.from(runtime.random.bytes(4), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const name = hexOf(runtime.random.bytes(4));
   const asked = typeof directory === "string" ? directory : `${process.temporaryDirectory}/walrust-demo-${name}`;
   const absolute = asked.startsWith("/") ? asked : `${process.directory}/${asked}`;
   if (runtime.files.list(absolute).length > 0) {

@@ -1,10 +1,11 @@
 /** `walrust restore`: a database back out of the bucket, at its newest or at an earlier point. */
 import { ConfigError } from "../errors.ts";
+import { checksumHex } from "../format/hadbp.ts";
 import { parsePointInTime, type RestoreTarget } from "../replication/point_in_time.ts";
 import { type ImageCheck, type IntegrityLevel, restore, type RestoreReport } from "../replication/restore.ts";
 import type { CommandCall, CommandContext } from "./context.ts";
 import { findRoot, openDestination } from "./destination.ts";
-import { count, formatBytes, formatChecksum, formatDuration, formatTime, type Output } from "./output.ts";
+import { count, formatBytes, formatDuration, formatTime, type Output } from "./output.ts";
 import { type Progress, silentProgress, TransferProgress } from "./progress.ts";
 
 /** Restores and prints what was done; 0 when the file stands, checked. */
@@ -45,7 +46,7 @@ export async function run(context: CommandContext, call: CommandCall): Promise<n
     name,
     ...report,
     createdTime: report.createdMs === null ? null : formatTime(report.createdMs),
-    chain: report.chain === null ? null : formatChecksum(report.chain),
+    chain: report.chain === null ? null : checksumHex(report.chain),
     durationMs: Math.round(durationMs),
   });
   printReport(output, name, report, durationMs);
@@ -84,7 +85,7 @@ function printReport(output: Output, name: string, report: RestoreReport, durati
   output.line(`${name} → ${report.outputPath}`);
   output.line(`  snapshot seq ${report.snapshotSeq}, ${formatBytes(report.snapshotBytes)}`);
   output.line(`  ${count(report.changesets, "changeset")} applied`);
-  if (report.chain !== null) output.line(`  checksum ${formatChecksum(report.chain)} verified`);
+  if (report.chain !== null) output.line(`  checksum ${checksumHex(report.chain)} verified`);
   if (report.integrity === "ok") output.line("  integrity check ok");
   const time = report.createdMs === null ? "" : ` of ${formatTime(report.createdMs)}`;
   const size = (report.pageSize ?? 0) * (report.pageCount ?? 0);

@@ -1,9 +1,10 @@
 /** `walrust snapshot`: one full snapshot now, by ourselves or by the watch that runs on the database. */
+import { checksumHex } from "../format/hadbp.ts";
 import { snapshotNow } from "../daemon/snapshot_request.ts";
 import { rootOf } from "../daemon/watch.ts";
 import type { CommandCall, CommandContext } from "./context.ts";
 import { holderOf, openDestination } from "./destination.ts";
-import { formatBytes, formatChecksum, formatDuration } from "./output.ts";
+import { formatBytes, formatDuration } from "./output.ts";
 import { watchOptionsOf } from "./watch_options.ts";
 
 /** Takes the snapshot and prints size, time and checksum. */
@@ -22,9 +23,9 @@ export async function run(context: CommandContext, call: CommandCall): Promise<n
     signal,
     holder: holderOf(context),
   });
-  output.json({ path, ...report, checksum: formatChecksum(report.checksum) });
+  output.json({ path, ...report, checksum: checksumHex(report.checksum) });
   output.line(`${path} → ${report.destination}`);
   output.line(`✓ snapshot seq ${report.seq}: ${formatBytes(report.bytes)} in ${formatDuration(report.durationMs)}`);
-  output.line(`  checksum ${formatChecksum(report.checksum)}`);
+  output.line(`  checksum ${checksumHex(report.checksum)}`);
   return 0;
 }

@@ -1,17 +1,10 @@
 /** `walrust watch`: flags → the daemon, its events → lines. */
 import { exitCodeOf } from "../errors.ts";
+import { checksumHex } from "../format/hadbp.ts";
 import { printable } from "../format/keys.ts";
 import { watch, type WatchEvent } from "../daemon/watch.ts";
 import type { CommandCall, CommandContext } from "./context.ts";
-import {
-  count,
-  formatBytes,
-  formatChecksum,
-  formatDuration,
-  formatLocalTime,
-  messageOf,
-  type Output,
-} from "./output.ts";
+import { count, formatBytes, formatDuration, formatLocalTime, messageOf, type Output } from "./output.ts";
 import { holderOf, openDestination } from "./destination.ts";
 import { watchOptionsOf } from "./watch_options.ts";
 
@@ -40,7 +33,7 @@ export async function run(context: CommandContext, call: CommandCall): Promise<n
 
 /** One event as a line for people, or as JSON. */
 export function printEvent(output: Output, event: WatchEvent, nowMs: number): void {
-  output.json({ time: nowMs, ...event, ...("checksum" in event ? { checksum: formatChecksum(event.checksum) } : {}) });
+  output.json({ time: nowMs, ...event, ...("checksum" in event ? { checksum: checksumHex(event.checksum) } : {}) });
   const name = event.path.slice(event.path.lastIndexOf("/") + 1);
   const [text, isTrouble] = sentenceOf(event);
   const line = `[${formatLocalTime(nowMs)}] ${printable(name)}: ${text}`;
@@ -70,7 +63,7 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
     case "snapshot":
       return [
         `snapshot (${formatBytes(event.bytes)}, ${formatDuration(event.durationMs)}) seq ${event.seq}, ` +
-        `checksum ${formatChecksum(event.checksum)}`,
+        `checksum ${checksumHex(event.checksum)}`,
         false,
       ];
     case "snapshot_abandoned":

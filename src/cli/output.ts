@@ -134,11 +134,6 @@ export function formatTime(ms: number): string {
   return Math.abs(ms) <= 8.64e15 ? new Date(ms).toISOString() : `${ms} ms`;
 }
 
-/** A chain checksum as 16 hex digits. */
-export function formatChecksum(checksum: bigint): string {
-  return checksum.toString(16).padStart(16, "0");
-}
-
 /** `1 delta`, `2 deltas`. */
 export function count(number: number | bigint, noun: string): string {
   return `${number} ${noun}${number === 1 || number === 1n ? "" : "s"}`;

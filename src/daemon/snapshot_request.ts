@@ -3,6 +3,7 @@
  * so that there are never two writers; alone it runs an engine until the snapshot is complete.
  */
 import { DatabaseError, RestoreError, WalrustError } from "../errors.ts";
+import { hexOf } from "../format/bytes.ts";
 import { DatabaseEngine } from "../replication/engine.ts";
 import { readSmallFile, writeFileAtomically } from "../replication/journal.ts";
 import type { EngineOptions } from "../replication/options.ts";
@@ -131,7 +132,7 @@ type Done = Omit<SnapshotReport, "destination">;
 
 async function ask(call: SnapshotCall, directory: string, destination: string): Promise<Done> {
   const { files, clock, random } = call.runtime;
-  const id = Array.from(random.bytes(8), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const id = hexOf(random.bytes(8));
   files.remove(`${directory}/${answerName}`);
   writeFileAtomically(files, directory, requestName, new TextEncoder().encode(`${id}\n${destination}`));
   const deadline = clock.monotonic() + (call.limitMs ?? defaultLimitMs);

@@ -1,5 +1,6 @@
 /** The file a restore builds: written beside the output under a temporary name, proven, then put in its place whole. */
 import { ConfigError, IntegrityError, RestoreError, WalrustError } from "../errors.ts";
+import { hexOf } from "../format/bytes.ts";
 import { parseSqliteHeader } from "../format/sqlite_header.ts";
 import type { Files, NewSha256, OpenFile, Random } from "../runtime/types.ts";
 import type { ChangesetSink, VerifiedChangeset } from "./walk.ts";
@@ -25,7 +26,7 @@ export class ImageFile implements ChangesetSink {
   constructor(options: { files: Files; sha256: NewSha256; random: Random; outputPath: string }) {
     this.#files = options.files;
     this.#sha256 = options.sha256;
-    this.path = `${options.outputPath}.tmp-${hex(options.random.bytes(8))}`;
+    this.path = `${options.outputPath}.tmp-${hexOf(options.random.bytes(8))}`;
     this.#file = io(() => options.files.open(this.path, "exclusive"), options.outputPath);
   }
 
@@ -140,7 +141,7 @@ export function installImage(
   random: Random,
 ): string | null {
   checkOutput(files, outputPath, force);
-  const backup = `${outputPath}.bak-${hex(random.bytes(4))}`;
+  const backup = `${outputPath}.bak-${hexOf(random.bytes(4))}`;
   const moved: string[] = [];
   // The database first: without it its sidecars are harmless, while a database without its WAL lacks commits.
   for (const suffix of ["", ...sidecarSuffixes]) {
@@ -210,10 +211,6 @@ function io<T>(call: () => T, path: string): T {
 
 function systemCode(error: unknown): string {
   return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
-}
-
-function hex(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function shellQuoted(text: string): string {

@@ -344,11 +344,10 @@ export class DatabaseEngine {
 
   /** One look per interval, however often we are called: each look that finds something costs a PUT. */
   #lookDue(): boolean {
-    const now = this.#parts.runtime.clock.monotonic();
+    const soon = this.#parts.runtime.clock.monotonic() + lookSlackMs;
     const interval = this.#parts.options.walSyncIntervalMs;
     const wanted = this.#task!.waitsForCommits || this.#rollover!.writerPaused();
-    if (now + lookSlackMs < this.#nextLook && !wanted) return false;
-    const soon = now + lookSlackMs;
+    if (soon < this.#nextLook && !wanted) return false;
     this.#nextLook = soon + interval - (soon + this.#phase) % interval;
     return true;
   }

@@ -7,6 +7,9 @@ import { DatabaseError } from "../errors.ts";
 import { parseSqliteHeader } from "../format/sqlite_header.ts";
 import type { CheckpointResult, Files, FileStat, OpenFile, Sqlite, SqliteConnection } from "../runtime/types.ts";
 
+/** How gauge and pins are opened: they neither checkpoint nor delete the WAL. */
+const reader = { readOnly: true, busyTimeoutMs: 200 } as const;
+
 /** What the names of a database lead to. */
 export interface FilesSeen {
   readonly database: FileStat | null;
@@ -74,10 +77,10 @@ export class LiveDatabase {
     try {
       const pageSize = readPageSize(path, file);
       assertOwnWal(path, stat, files);
-      const gauge = sqlite.open(path, { readOnly: true, busyTimeoutMs: 200 });
+      const gauge = sqlite.open(path, reader);
       connections.push(gauge);
       assertWalMode(path, gauge);
-      const pin = sqlite.open(path, { readOnly: true, busyTimeoutMs: 200 });
+      const pin = sqlite.open(path, reader);
       connections.push(pin);
       pin.beginRead();
       const wal = files.open(`${path}-wal`, "read");
@@ -123,7 +126,7 @@ export class LiveDatabase {
   }
 
   #openReader(): SqliteConnection {
-    return this.#sqlite.open(this.path, { readOnly: true, busyTimeoutMs: 200 });
+    return this.#sqlite.open(this.path, reader);
   }
 
   /** Releases one pin; another one must be held. */

@@ -36,8 +36,6 @@ export class PageIndex {
   /** The key, then room for a page: what is hashed. */
   readonly #keyed: Uint8Array;
   readonly #sha256: NewSha256;
-  /** Pages that the file was cut to. */
-  #pageCount = 0;
 
   private constructor(file: OpenFile, lineage: string, pageSize: number, key: Uint8Array, sha256: NewSha256) {
     this.#file = file;
@@ -121,9 +119,7 @@ export class PageIndex {
 
   /** Covers `pageCount` pages from now on: entries beyond must not come back as stale ones when the database grows. */
   truncate(pageCount: number): void {
-    if (pageCount === this.#pageCount) return;
     this.#file.truncate(headerSize + pageCount * indexEntrySize);
-    this.#pageCount = pageCount;
   }
 
   sync(): void {

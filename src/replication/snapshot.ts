@@ -26,29 +26,37 @@ export interface SnapshotPlan {
   readonly image: ImageSource;
 }
 
+/** The image from its first page to its last, in runs of whole pages; `bytes` are valid until the next one. */
+function* runsOf(image: ImageSource): Generator<{ first: number; bytes: Uint8Array }> {
+  const { pageSize, pageCount } = image;
+  const perRun = Math.max(1, Math.min(runSize / pageSize, pageCount));
+  const buffer = new Uint8Array(perRun * pageSize);
+  for (let first = 1; first <= pageCount; first += perRun) {
+    const count = Math.min(perRun, pageCount - first + 1);
+    image.read(first, count, buffer);
+    yield { first, bytes: buffer.subarray(0, count * pageSize) };
+  }
+}
+
 /** Hashes the image; fills `index` and `copy` on the way where given. Other work gets a turn now and then. */
 export async function hashImage(
   image: ImageSource,
   options: { sha256: NewSha256; clock: Clock; index?: PageIndex; copy?: OpenFile },
 ): Promise<bigint> {
-  const { pageSize, pageCount } = image;
+  const { pageSize } = image;
   const hash = options.sha256();
-  const perRun = Math.max(1, Math.min(runSize / pageSize, pageCount));
-  const buffer = new Uint8Array(perRun * pageSize);
-  const entries = new Uint8Array(perRun * indexEntrySize);
   let sinceTurn = 0;
-  for (let first = 1; first <= pageCount; first += perRun) {
-    const count = Math.min(perRun, pageCount - first + 1);
-    image.read(first, count, buffer);
-    hash.update(buffer.subarray(0, count * pageSize));
-    options.copy?.write(buffer.subarray(0, count * pageSize), (first - 1) * pageSize);
+  for (const { first, bytes } of runsOf(image)) {
+    hash.update(bytes);
+    options.copy?.write(bytes, (first - 1) * pageSize);
     if (options.index !== undefined) {
-      for (let i = 0; i < count; i++) {
-        options.index.hashPage(buffer.subarray(i * pageSize, (i + 1) * pageSize), entries, i * indexEntrySize);
+      const entries = new Uint8Array(bytes.length / pageSize * indexEntrySize);
+      for (let i = 0; i * pageSize < bytes.length; i++) {
+        options.index.hashPage(bytes.subarray(i * pageSize, (i + 1) * pageSize), entries, i * indexEntrySize);
       }
-      options.index.writeRun(first, entries.subarray(0, count * indexEntrySize));
+      options.index.writeRun(first, entries);
     }
-    sinceTurn += count * pageSize;
+    sinceTurn += bytes.length;
     if (sinceTurn >= turnSize) {
       sinceTurn = 0;
       await options.clock.sleep(0);
@@ -78,14 +86,11 @@ export async function uploadSnapshot(
   };
   const hash = options.sha256();
   function* entries(): Generator<Entry> {
-    const perRun = Math.max(1, Math.min(runSize / image.pageSize, plan.pageCount));
-    const buffer = new Uint8Array(perRun * image.pageSize);
-    for (let first = 1; first <= plan.pageCount; first += perRun) {
-      const count = Math.min(perRun, plan.pageCount - first + 1);
-      image.read(first, count, buffer);
-      hash.update(buffer.subarray(0, count * image.pageSize));
-      for (let i = 0; i < count; i++) {
-        yield { pgno: first + i, data: buffer.subarray(i * image.pageSize, (i + 1) * image.pageSize) };
+    const { pageSize } = image;
+    for (const { first, bytes } of runsOf(image)) {
+      hash.update(bytes);
+      for (let i = 0; i * pageSize < bytes.length; i++) {
+        yield { pgno: first + i, data: bytes.subarray(i * pageSize, (i + 1) * pageSize) };
       }
     }
   }

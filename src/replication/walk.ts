@@ -3,7 +3,13 @@
  * the chain, and handed to a sink as runs of pages. Restore, drill and replica differ only in the sink.
  */
 import { FormatError, IntegrityError } from "../errors.ts";
-import { ChangesetDecoder, type ChangesetEnd, type ChangesetHeader, checksumOfDigest } from "../format/hadbp.ts";
+import {
+  ChangesetDecoder,
+  type ChangesetEnd,
+  type ChangesetHeader,
+  checksumHex,
+  checksumOfDigest,
+} from "../format/hadbp.ts";
 import { lockBytePage } from "../format/sqlite_header.ts";
 import type { NewSha256, Sha256 } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
@@ -164,13 +170,8 @@ export class ChangesetWalk {
         // Right after a snapshot, or after a merged range, the doubt falls on them: others may lead to the same place.
         const previous = this.#previous!;
         if (previous.kind !== "delta") this.blame = previous;
-        const expected = this.#chain.toString(16).padStart(16, "0");
-        throw refuse(
-          "chain_mismatch",
-          "previous chain value",
-          expected,
-          header.prevChecksum.toString(16).padStart(16, "0"),
-        );
+        const [expected, actual] = [this.#chain, header.prevChecksum].map(checksumHex);
+        throw refuse("chain_mismatch", "previous chain value", expected, actual);
       }
       if (this.#options.plan.segment.own && header.createdMs < this.#createdMs) {
         this.#warnings.push(`${key}: created_ms ${header.createdMs} is before that of the changeset in front of it`);

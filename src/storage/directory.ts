@@ -1,4 +1,5 @@
 import { NotFoundError, StorageError } from "../errors.ts";
+import { hexOf } from "../format/bytes.ts";
 import type { Clock, Files, FileStat, OpenFile, Random } from "../runtime/types.ts";
 import {
   checkKey,
@@ -326,7 +327,7 @@ export class DirectoryStore implements ObjectStore {
 
   #temporary(): OpenFile {
     const directory = this.#path(privateDirectory);
-    const name = Array.from(this.#random.bytes(12), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    const name = hexOf(this.#random.bytes(12));
     if (this.#files.stat(directory) === null) this.#files.makeDirectory(directory);
     const file = this.#files.open(`${directory}/${name}`, "exclusive");
     if (!this.#swept) {

@@ -1,5 +1,6 @@
 import { AwsV4Signer } from "aws4fetch";
 import { StorageError } from "../errors.ts";
+import { hexOf } from "../format/bytes.ts";
 import type { Clock, Fetch, FetchResponse, Log, NewSha256, Random } from "../runtime/types.ts";
 import type { CredentialsProvider } from "./credentials.ts";
 import { defaultRetryPolicy, retry, type RetryOptions, type RetryPolicy, waitForRetry } from "./retry.ts";
@@ -175,7 +176,7 @@ export class S3Client {
   hash(bytes: Uint8Array): string {
     const sha256 = this.#options.sha256();
     sha256.update(bytes);
-    return Array.from(sha256.digest(), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    return hexOf(sha256.digest());
   }
 
   async #attempt<T>(

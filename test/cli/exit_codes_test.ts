@@ -8,17 +8,17 @@ import test from "node:test";
 import { exitCodes } from "../../src/errors.ts";
 import { version } from "../../src/version.ts";
 import { projectDirectory, walrustCommand } from "../support/runtime.ts";
+import { vectorsDirectory } from "../support/vectors.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
 
 const folder = temporaryDirectory("exit-codes");
-const vectors = `${projectDirectory}/test/fixtures/vectors`;
-const good = `file://${vectors}/owned-lineage/bucket/backups`;
+const good = `file://${vectorsDirectory}/owned-lineage/bucket/backups`;
 const empty = join(folder, "empty");
 mkdirSync(empty);
 const damaged = join(folder, "damaged");
 mkdirSync(join(damaged, "app/0001"), { recursive: true });
 // The only snapshot there is, with its last byte flipped: nothing is left to fall back to.
-const snapshot = readFileSync(`${vectors}/owned-bare/bucket/backups/app/0001/0000000000000005.hadbp`);
+const snapshot = readFileSync(`${vectorsDirectory}/owned-bare/bucket/backups/app/0001/0000000000000005.hadbp`);
 snapshot[snapshot.length - 1] ^= 1;
 writeFileSync(join(damaged, "app/0001/0000000000000005.hadbp"), snapshot);
 const noDatabase = join(folder, "notes.txt");
@@ -268,7 +268,7 @@ test("--quiet: success says nothing", async () => {
 });
 
 test("list: layouts of other programs are named", async () => {
-  const { code, stdout } = await walrust(["list", "-b", `file://${vectors}/older/litestream-05/bucket`]);
+  const { code, stdout } = await walrust(["list", "-b", `file://${vectorsDirectory}/older/litestream-05/bucket`]);
   assert.equal(code, 0);
   assert.match(stdout, /app: written by Litestream 0\.5/);
 });

@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import {
   formatBytes,
-  formatChecksum,
   formatDuration,
   formatLocalTime,
   formatTime,
@@ -10,6 +9,7 @@ import {
   renderJson,
   table,
 } from "../../src/cli/output.ts";
+import { checksumHex } from "../../src/format/hadbp.ts";
 import { ConfigError, RestoreError, StorageError } from "../../src/errors.ts";
 
 function capture(options: { json: boolean; quiet: boolean }): { output: Output; out: () => string; err: () => string } {
@@ -76,7 +76,7 @@ test("renderJson: bigints keep their digits", () => {
   assert.equal(renderJson({ seq: 18446744073709551615n }), '{"seq":"18446744073709551615"}');
 });
 
-test("formatBytes, formatDuration, formatChecksum, times", () => {
+test("formatBytes, formatDuration, checksumHex, times", () => {
   const sizes: [number, string][] = [[0, "0 B"], [1023, "1023 B"], [1024, "1 KB"], [16384, "16 KB"], [1536, "1.5 KB"], [
     1024 * 1024 - 1,
     "1 MB",
@@ -87,7 +87,7 @@ test("formatBytes, formatDuration, formatChecksum, times", () => {
     "3 min 20 s",
   ], [7_500_000, "2 h 5 min"]];
   for (const [ms, expected] of durations) assert.equal(formatDuration(ms), expected);
-  assert.equal(formatChecksum(255n), "00000000000000ff");
+  assert.equal(checksumHex(255n), "00000000000000ff");
   assert.match(formatLocalTime(0), /^(1970-01-01|1969-12-31) \d\d:\d\d:00$/);
   assert.equal(formatTime(0), "1970-01-01T00:00:00.000Z");
   assert.equal(formatTime(1e300), "1e+300 ms");

@@ -5,6 +5,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import process from "node:process";
 import { projectDirectory } from "../support/runtime.ts";
+import { vectorsDirectory } from "../support/vectors.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
 
 const parts = ["src", "scripts", "mod.ts", "cli.ts", "package.json", "package-lock.json", "deno.json", "README.md"];
@@ -41,9 +42,9 @@ export function run(words: readonly string[], directory: string, environment: Re
 
 /** A golden bucket, and what restoring its newest state must give. */
 export const golden: { bucket: string; sha256: string } = {
-  bucket: `file://${projectDirectory}/test/fixtures/vectors/owned-lineage/bucket/backups`,
+  bucket: `file://${vectorsDirectory}/owned-lineage/bucket/backups`,
   sha256: /^latest\tok\t(\w+)$/m.exec(
-    readFileSync(`${projectDirectory}/test/fixtures/vectors/owned-lineage/expected.tsv`, "utf8"),
+    readFileSync(`${vectorsDirectory}/owned-lineage/expected.tsv`, "utf8"),
   )?.[1] ?? "none",
 };
 

@@ -7,10 +7,7 @@ import { WalrustError } from "../../src/errors.ts";
 import { restore, type RestoreTarget } from "../../src/replication/restore.ts";
 import type { Runtime } from "../../src/runtime/types.ts";
 import type { ObjectStore } from "../../src/storage/object_store.ts";
-import { projectDirectory } from "../support/runtime.ts";
-
-/** Where the golden data lies. */
-export const vectorsDirectory: string = join(projectDirectory, "test/fixtures/vectors");
+import { vectorsDirectory } from "../support/vectors.ts";
 
 /** Buckets with an `expected.tsv`. */
 export const goldenBuckets = ["owned-lineage", "owned-bare", "owned-leveled", "owned-renumbered"] as const;

@@ -10,7 +10,8 @@ import { MemoryStore } from "../../src/storage/memory.ts";
 import type { ListOptions, ObjectInfo } from "../../src/storage/object_store.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
 import { BucketWriter } from "./bucket_writer.ts";
-import { uploadGolden, vectorsDirectory } from "./golden.ts";
+import { uploadGolden } from "./golden.ts";
+import { vectorsDirectory } from "../support/vectors.ts";
 
 const runtime = systemRuntime();
 

@@ -5,7 +5,8 @@ import { systemRuntime } from "../../src/runtime/system.ts";
 import { DirectoryStore } from "../../src/storage/directory.ts";
 import { MemoryStore } from "../../src/storage/memory.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
-import { goldenBuckets, goldenTargets, proveGolden, uploadGolden, vectorsDirectory } from "./golden.ts";
+import { goldenBuckets, goldenTargets, proveGolden, uploadGolden } from "./golden.ts";
+import { vectorsDirectory } from "../support/vectors.ts";
 
 const runtime = systemRuntime();
 
