@@ -4,7 +4,7 @@
  */
 import { DatabaseError } from "../errors.ts";
 import { readSmallFile, writeFileAtomically } from "../replication/journal.ts";
-import type { Runtime } from "../runtime/types.ts";
+import type { Runtime, SqliteConnection } from "../runtime/types.ts";
 
 /** A held lock. */
 export interface InstanceLock {
@@ -19,7 +19,7 @@ export function lockInstance(
   const { path, directory, holder } = options;
   runtime.files.makeDirectory(directory);
   // Somebody who only asks whether it is held has it for a moment.
-  const connection = runtime.sqlite!.open(`${directory}/lock`, { readOnly: false, busyTimeoutMs: 300 });
+  const connection = openLock(runtime, directory, 300);
   if (!connection.beginImmediate()) {
     connection.close();
     const bytes = readSmallFile(runtime.files, `${directory}/lock.holder`, 1024);
@@ -46,9 +46,14 @@ export function lockInstance(
 /** True when a process holds the lock. */
 export function isLocked(runtime: Pick<Runtime, "files" | "sqlite">, directory: string): boolean {
   if (runtime.files.stat(`${directory}/lock`) === null) return false;
-  const connection = runtime.sqlite!.open(`${directory}/lock`, { readOnly: false });
+  const connection = openLock(runtime, directory, 0);
   const free = connection.beginImmediate();
   connection.rollback();
   connection.close();
   return !free;
+}
+
+/** Nothing is ever written into it, and one is held for each database: the smallest pages cost the least memory. */
+function openLock(runtime: Pick<Runtime, "sqlite">, directory: string, busyTimeoutMs: number): SqliteConnection {
+  return runtime.sqlite!.open(`${directory}/lock`, { readOnly: false, busyTimeoutMs, pageSize: 512 });
 }

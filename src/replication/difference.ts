@@ -8,9 +8,6 @@ import { indexEntrySize, type PageIndex } from "./page_index.ts";
 
 const runSize = 4 * 1024 * 1024;
 
-/** Bytes read before other work gets a turn. */
-export const turnSize: number = 16 * 1024 * 1024;
-
 /**
  * Page numbers, ascending, whose content differs from the index, or that the index does not cover yet.
  * `candidates` limits the pages within `indexedCount` that are compared; `null` compares all.
@@ -28,7 +25,6 @@ export async function differingPages(
   const perRun = Math.max(1, Math.min(Math.floor(runSize / pageSize), pageCount));
   const buffer = new Uint8Array(perRun * pageSize);
   const hash = new Uint8Array(indexEntrySize);
-  let sinceTurn = 0;
   for (const { first, count } of runs(candidates, indexedCount, pageCount, perRun)) {
     image.read(first, count, buffer);
     const known = index.read(first, count);
@@ -39,11 +35,7 @@ export async function differingPages(
       const same = pgno <= indexedCount && hash.every((byte, at) => byte === known[i * indexEntrySize + at]);
       if (!same) differing.push(pgno);
     }
-    sinceTurn += count * pageSize;
-    if (sinceTurn >= turnSize) {
-      sinceTurn = 0;
-      await clock.sleep(0);
-    }
+    await clock.sleep(0);
   }
   return differing;
 }

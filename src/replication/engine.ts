@@ -387,6 +387,8 @@ export class DatabaseEngine {
       await this.#withDisk(() => this.#writeJournal());
       this.#parts.emit({ kind: "snapshot", path: this.#parts.path, seq, bytes, durationMs, checksum });
       this.#schedule.answer(done);
+      // A quiet database is let go of now, not after an interval: of many that start, few are open at a time.
+      this.#nextLook = 0;
     }
     if (this.#stopping || task.active || !task.ready || this.#doubt !== null) return;
     if (!this.#schedule.isDue(stream.snapshot, stream.published.seq, stream.publisher.idle)) return;

@@ -8,7 +8,6 @@ import { IntegrityError } from "../errors.ts";
 import { type ChangesetHeader, changesetSize, checksumOfDigest, encodeChangeset, type Entry } from "../format/hadbp.ts";
 import type { Clock, NewSha256, OpenFile } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { turnSize } from "./difference.ts";
 import type { ImageSource } from "./image.ts";
 import { indexEntrySize, type PageIndex } from "./page_index.ts";
 
@@ -45,7 +44,6 @@ export async function hashImage(
 ): Promise<bigint> {
   const { pageSize } = image;
   const hash = options.sha256();
-  let sinceTurn = 0;
   for (const { first, bytes } of runsOf(image)) {
     hash.update(bytes);
     options.copy?.write(bytes, (first - 1) * pageSize);
@@ -56,11 +54,7 @@ export async function hashImage(
       }
       options.index.writeRun(first, entries);
     }
-    sinceTurn += bytes.length;
-    if (sinceTurn >= turnSize) {
-      sinceTurn = 0;
-      await options.clock.sleep(0);
-    }
+    await options.clock.sleep(0);
   }
   return checksumOfDigest(hash.digest());
 }

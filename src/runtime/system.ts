@@ -10,26 +10,14 @@
  *
  * @module
  */
-import { createHash, hash } from "node:crypto";
 import { systemClock, systemRandom } from "./system_clock.ts";
 import { systemFiles } from "./system_files.ts";
 import { systemFetch } from "./system_http.ts";
+import { systemSha256 } from "./system_sha256.ts";
 import { systemSqlite } from "./system_sqlite.ts";
-import type { NewSha256, Runtime, Sha256, Sqlite } from "./types.ts";
+import type { Runtime, Sqlite } from "./types.ts";
 
 export type * from "./types.ts";
-
-function beginSha256(): Sha256 {
-  const running = createHash("sha256");
-  return {
-    update: (bytes) => void running.update(bytes),
-    digest: () => new Uint8Array(running.digest()),
-  };
-}
-
-const systemSha256: NewSha256 = Object.assign(beginSha256, {
-  once: (bytes: Uint8Array) => new Uint8Array(hash("sha256", bytes, "buffer")),
-});
 
 /** What of the machine to use. */
 export interface SystemRuntimeOptions {

@@ -7,7 +7,7 @@
 import process from "node:process";
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { DatabaseError } from "../errors.ts";
-import type { CheckpointResult, Sqlite, SqliteConnection } from "./types.ts";
+import type { CheckpointResult, Sqlite, SqliteConnection, SqliteOpenOptions } from "./types.ts";
 
 type SqliteModule = { DatabaseSync: typeof DatabaseSync };
 
@@ -52,7 +52,8 @@ class SystemConnection implements SqliteConnection {
   readonly #database: DatabaseSync;
   readonly #statements = new Map<string, StatementSync>();
 
-  constructor(module: SqliteModule, path: string, readOnly: boolean, busyTimeoutMs: number) {
+  constructor(module: SqliteModule, path: string, options: SqliteOpenOptions) {
+    const { readOnly, busyTimeoutMs = 0, pageSize } = options;
     this.#path = path;
     try {
       this.#database = new module.DatabaseSync(path, { readOnly, timeout: busyTimeoutMs });
@@ -61,6 +62,7 @@ class SystemConnection implements SqliteConnection {
     }
     openDatabases.add(this.#database);
     this.#get(`PRAGMA busy_timeout = ${Math.max(0, Math.trunc(busyTimeoutMs))}`, "busy_timeout");
+    if (pageSize !== undefined) this.#run(`PRAGMA page_size = ${pageSize}`, "page_size");
   }
 
   journalMode(): string {
@@ -185,7 +187,7 @@ export function systemSqlite(): Sqlite | null {
   const module = loadModule();
   loaded = module === null ? null : {
     version: readVersion(module),
-    open: (path, { readOnly, busyTimeoutMs = 0 }) => new SystemConnection(module, path, readOnly, busyTimeoutMs),
+    open: (path, options) => new SystemConnection(module, path, options),
   };
   return loaded;
 }

@@ -9,7 +9,7 @@ export interface Clock {
   now(): number;
   /** Monotonic milliseconds with fractions, from an arbitrary start. */
   monotonic(): number;
-  /** Resolves after `ms` milliseconds; rejects with the signal's reason when aborted. */
+  /** Resolves after `ms` milliseconds, with 0 as soon as all else that is ready has run; rejects with the signal's reason. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
@@ -136,12 +136,22 @@ export interface SqliteConnection {
   close(): void;
 }
 
+/** How a database is opened. */
+export interface SqliteOpenOptions {
+  /** True: nothing can be written through it. */
+  readonly readOnly: boolean;
+  /** How long a statement waits for a lock, milliseconds; 0 unless said otherwise. */
+  readonly busyTimeoutMs?: number;
+  /** Page size of a database that is still empty, bytes. A connection holds room for twenty pages. */
+  readonly pageSize?: number;
+}
+
 /** The runtime's built-in SQLite. */
 export interface Sqlite {
   /** Version as three numbers, such as `[3, 53, 0]`. */
   readonly version: readonly [number, number, number];
-  /** Opens without waiting for locks (busy timeout 0) unless `busyTimeoutMs` says so. */
-  open(path: string, options: { readOnly: boolean; busyTimeoutMs?: number }): SqliteConnection;
+  /** Opens a database; throws `DatabaseError`. */
+  open(path: string, options: SqliteOpenOptions): SqliteConnection;
 }
 
 /** HTTP in the shape of `fetch`; the answer's body is a stream. Redirects are never followed. */

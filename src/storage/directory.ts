@@ -106,6 +106,7 @@ export class DirectoryStore implements ObjectStore {
     try {
       let position = 0;
       for await (const chunk of chunks) {
+        if (position > 0) await this.#turn();
         options.signal?.throwIfAborted();
         this.#translate(key, () => temporary.write(chunk, position));
         position += chunk.length;
@@ -176,6 +177,11 @@ export class DirectoryStore implements ObjectStore {
     options.signal?.throwIfAborted();
   }
 
+  /** Files are read and written at once: between the pieces of a large one everything else gets a turn. */
+  async #turn(): Promise<void> {
+    await this.#clock?.sleep(0);
+  }
+
   #path(key: string): string {
     return this.#root === "/" ? `/${key}` : `${this.#root}/${key}`;
   }
@@ -215,7 +221,7 @@ export class DirectoryStore implements ObjectStore {
       const buffer = end - start < chunkSize ? new Uint8Array(end - start) : this.#spare ?? new Uint8Array(chunkSize);
       if (buffer === this.#spare) this.#spare = null;
       for (let at = start; at < end; at += buffer.length) {
-        await Promise.resolve();
+        await this.#turn();
         signal?.throwIfAborted();
         const chunk = buffer.subarray(0, Math.min(buffer.length, end - at));
         if (this.#translate(key, () => file.read(chunk, at)) !== chunk.length) throw this.#truncated(key);

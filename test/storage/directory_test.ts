@@ -48,6 +48,23 @@ test("DirectoryStore: objects are plain files, and nothing else stays", async ()
   assert.equal(existsSync(`${directory}/a`), false);
 });
 
+test("DirectoryStore: between the pieces of a large object everything else gets a turn", async () => {
+  const store = open(temporaryDirectory("turns"));
+  const piece = new Uint8Array(1024 * 1024);
+  let turns = 0;
+  let going = true;
+  const other = (async () => {
+    for (; going; turns++) await new Promise((resolve) => setTimeout(resolve, 0));
+  })();
+  await store.putStream("large", Array(64).fill(piece));
+  const whileWritten = turns;
+  for await (const _ of (await store.get("large")).body);
+  going = false;
+  await other;
+  assert.ok(whileWritten > 1, `${whileWritten} turns while 64 MiB were written`);
+  assert.ok(turns > whileWritten + 1, `${turns - whileWritten} turns while 64 MiB were read`);
+});
+
 test("DirectoryStore: an object is on the disk before it has its name, and the name before put returns", async () => {
   const directory = temporaryDirectory("sync");
   const steps: string[] = [];
