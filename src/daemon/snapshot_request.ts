@@ -10,7 +10,7 @@ import type { EngineOptions } from "../replication/options.ts";
 import type { Log, Runtime } from "../runtime/types.ts";
 import { stateDirectoryOf } from "../replication/state_directory.ts";
 import type { SnapshotDone } from "../replication/snapshot_task.ts";
-import { abortable } from "../storage/abortable.ts";
+import { abortable } from "../storage/wrap.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { isLocked, lockInstance } from "./instance_lock.ts";
 

@@ -1,5 +1,6 @@
 /** Bounds how many uploads run at once; everything else passes through. */
 import type { ObjectStore } from "../storage/object_store.ts";
+import { wrapStore } from "../storage/wrap.ts";
 
 /** Runs work when there is room for it. */
 export type Limiter = <T>(work: () => Promise<T>, signal?: AbortSignal) => Promise<T>;
@@ -43,14 +44,8 @@ export function limiter(max: number): Limiter {
 export function limitUploads(store: ObjectStore, puts: number, streams: number): ObjectStore {
   const putting = limiter(puts);
   const streaming = limiter(streams);
-  return {
-    location: store.location,
-    get: (key, options) => store.get(key, options),
-    head: (key, options) => store.head(key, options),
+  return wrapStore(store, {
     put: (key, body, options) => putting(() => store.put(key, body, options), options?.signal),
     putStream: (key, chunks, options) => streaming(() => store.putStream(key, chunks, options), options?.signal),
-    list: (prefix, options) => store.list(prefix, options),
-    listDirectories: (prefix, options) => store.listDirectories(prefix, options),
-    deleteMany: (keys, options) => store.deleteMany(keys, options),
-  };
+  });
 }

@@ -6,7 +6,7 @@ import { databaseName } from "../format/keys.ts";
 import { DatabaseEngine } from "../replication/engine.ts";
 import type { EngineEvent, EngineOptions } from "../replication/options.ts";
 import type { Clock, Log, Runtime } from "../runtime/types.ts";
-import { abortable } from "../storage/abortable.ts";
+import { abortable } from "../storage/wrap.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { type Limiter, limiter, limitUploads } from "./upload_limit.ts";
 import { type InstanceLock, lockInstance } from "./instance_lock.ts";

@@ -52,7 +52,7 @@ export async function startLineage(
   const stream = new Stream({ ...shared, lineage, index }, { seq, chain: rawHash, createdMs, pageCount });
   stream.moveTo(taken.end);
   const key = renderKey(root, { kind: "snapshot", lineage, seq });
-  return { stream, plan: { key, seq, prevChecksum: 0n, createdMs, rawHash, pageCount, image }, frozen, parentSeq };
+  return { stream, plan: { key, seq, prevChecksum: 0n, createdMs, rawHash, image }, frozen, parentSeq };
 }
 
 /** UUID version 4 as 32 hex digits. */

@@ -3,13 +3,14 @@
  * The difference that follows makes the head equal to the database.
  */
 import { FormatError } from "../errors.ts";
-import { ChangesetDecoder, decodeHeader, headerSize, isBridge } from "../format/hadbp.ts";
+import { decodeHeader, headerSize, isBridge } from "../format/hadbp.ts";
 import { renderKey } from "../format/keys.ts";
 import type { Files, NewSha256 } from "../runtime/types.ts";
 import { getBytes, type ObjectStore } from "../storage/object_store.ts";
 import { type Journal, readJournal } from "./journal.ts";
 import { listLineage, readState } from "./lineage.ts";
-import { indexEntrySize, PageIndex } from "./page_index.ts";
+import { IndexedDecoder } from "./indexed_decoder.ts";
+import { PageIndex } from "./page_index.ts";
 import type { Sealed } from "./sealed.ts";
 import type { Spool } from "./spool.ts";
 
@@ -156,31 +157,24 @@ async function takeIn(
   before: Head,
   index: PageIndex,
   options: ResumeOptions,
-): Promise<{ head: Head; pgnos: number[] } | null> {
-  const decoder = new ChangesetDecoder({
+): Promise<{ head: Head; pgnos: readonly number[] } | null> {
+  const decoder = new IndexedDecoder(index, {
     object: key,
     sha256: options.sha256,
     size,
     expect: { seq, pageSize: index.pageSize, prevChecksum: before.chain },
   });
-  const pgnos: number[] = [];
-  const hashes: number[] = [];
-  const hash = new Uint8Array(indexEntrySize);
   const { body } = await options.store.get(key);
   try {
-    for await (const chunk of body) {
-      for (const { pgno, data } of decoder.push(chunk)) {
-        if (data.length === 0) continue;
-        index.hashPage(data, hash, 0);
-        pgnos.push(pgno);
-        hashes.push(...hash);
-      }
-    }
-    const { chainEnd, endPageCount } = decoder.finish();
-    const header = decoder.header!;
+    for await (const chunk of body) decoder.push(chunk);
+    const { header, end, hashes } = decoder.finish();
+    const { chainEnd, endPageCount } = end;
     if (endPageCount === null || (header.declaredEnd !== null && !isBridge(header))) return null;
-    index.apply({ pgnos, hashes: Uint8Array.from(hashes) }, endPageCount);
-    return { head: { seq, chain: chainEnd, createdMs: header.createdMs, pageCount: endPageCount }, pgnos };
+    index.apply(hashes, endPageCount);
+    return {
+      head: { seq, chain: chainEnd, createdMs: header.createdMs, pageCount: endPageCount },
+      pgnos: hashes.pgnos,
+    };
   } catch (error) {
     if (error instanceof FormatError) return null;
     throw error;

@@ -21,7 +21,6 @@ export interface SnapshotPlan {
   readonly createdMs: number;
   /** First 8 bytes of the SHA-256 over pages 1..N. */
   readonly rawHash: bigint;
-  readonly pageCount: number;
   readonly image: ImageSource;
 }
 
@@ -74,7 +73,7 @@ export async function uploadSnapshot(
     pageSize: image.pageSize,
     seq: plan.seq,
     prevChecksum: plan.prevChecksum,
-    pageCount: plan.pageCount,
+    pageCount: image.pageCount,
     createdMs: plan.createdMs,
     declaredEnd: null,
   };

@@ -159,7 +159,6 @@ export class SnapshotTask {
       prevChecksum: target.prevChecksum,
       createdMs: target.createdMs,
       rawHash,
-      pageCount: image.pageCount,
       image,
     };
     this.#start(plan, frozen, target.seq);

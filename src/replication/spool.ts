@@ -2,11 +2,11 @@
  * Sealed objects on disk that must outlive their frames in the WAL: temp, fsync, rename, fsync of the directory.
  * Uploaded in order and removed when confirmed.
  */
-import { ChangesetDecoder } from "../format/hadbp.ts";
 import { seqHex } from "../format/keys.ts";
 import type { Files, NewSha256 } from "../runtime/types.ts";
+import { IndexedDecoder } from "./indexed_decoder.ts";
+import type { PageIndex } from "./page_index.ts";
 import { objectInMemoryMax, type Sealed } from "./sealed.ts";
-import { indexEntrySize, type PageIndex } from "./page_index.ts";
 
 const suffix = ".hadbp";
 
@@ -71,27 +71,14 @@ export class Spool {
    */
   load(seq: bigint, known: { key: string; prevChecksum: bigint; index: PageIndex; sha256: NewSha256 }): Sealed {
     const path = this.#path(seq);
-    const decoder = new ChangesetDecoder({
+    const decoder = new IndexedDecoder(known.index, {
       object: path,
       sha256: known.sha256,
       size: this.#files.stat(path)?.size ?? 0,
       expect: { seq, pageSize: known.index.pageSize, prevChecksum: known.prevChecksum },
     });
-    const pgnos: number[] = [];
-    const hashes: Uint8Array[] = [];
-    for (const chunk of this.#read(path)) {
-      for (const { pgno, data } of decoder.push(chunk)) {
-        if (data.length === 0) continue;
-        const hash = new Uint8Array(indexEntrySize);
-        known.index.hashPage(data, hash, 0);
-        pgnos.push(pgno);
-        hashes.push(hash);
-      }
-    }
-    const end = decoder.finish();
-    const header = decoder.header!;
-    const joined = new Uint8Array(hashes.length * indexEntrySize);
-    hashes.forEach((hash, i) => joined.set(hash, i * indexEntrySize));
+    for (const chunk of this.#read(path)) decoder.push(chunk);
+    const { header, end, hashes } = decoder.finish();
     return {
       kind: header.declaredEnd === null ? "delta" : "bridge",
       key: known.key,
@@ -100,7 +87,7 @@ export class Spool {
       size: end.size,
       chainEnd: end.chainEnd,
       pageCount: end.endPageCount!,
-      hashes: { pgnos, hashes: joined },
+      hashes,
       position: undefined,
       frames: 0,
       chunks: () => this.#read(path),

@@ -13,6 +13,7 @@ import { systemRuntime } from "../../src/runtime/system.ts";
 import type { Clock, Files, OpenFile, Runtime, Sqlite, SqliteConnection } from "../../src/runtime/types.ts";
 import { MemoryStore } from "../../src/storage/memory.ts";
 import type { ObjectStore } from "../../src/storage/object_store.ts";
+import { wrapStore } from "../../src/storage/wrap.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
 
 export const system: Runtime = systemRuntime();
@@ -140,16 +141,13 @@ export class Life {
       this.operate(`${name} answered`, key);
       return answer;
     };
-    return {
-      location: store.location,
+    return wrapStore(store, {
       get: (key, options) => request("get", key, () => store.get(key, options)),
       head: (key, options) => request("head", key, () => store.head(key, options)),
       put: (key, body, options) => request("put", key, () => store.put(key, body, options)),
       putStream: (key, chunks, options) => request("putStream", key, () => store.putStream(key, chunks, options)),
       list: (prefix, options) => (this.operate("list", prefix), store.list(prefix, options)),
-      listDirectories: (prefix, options) => store.listDirectories(prefix, options),
-      deleteMany: (keys, options) => store.deleteMany(keys, options),
-    };
+    });
   }
 }
 

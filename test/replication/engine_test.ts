@@ -6,24 +6,10 @@ import { test } from "node:test";
 import { DatabaseError, StorageError } from "../../src/errors.ts";
 import { seqHex } from "../../src/format/keys.ts";
 import type { ObjectStore } from "../../src/storage/object_store.ts";
+import { wrapStore } from "../../src/storage/wrap.ts";
 import { Scene, turn } from "./engine_scene.ts";
 
 const timeout = 30_000;
-
-/** The same store, with some calls replaced. */
-function wrapped(store: ObjectStore, change: Partial<ObjectStore>): ObjectStore {
-  return {
-    location: store.location,
-    get: (key, options) => store.get(key, options),
-    head: (key, options) => store.head(key, options),
-    put: (key, body, options) => store.put(key, body, options),
-    putStream: (key, chunks, options) => store.putStream(key, chunks, options),
-    list: (prefix, options) => store.list(prefix, options),
-    listDirectories: (prefix, options) => store.listDirectories(prefix, options),
-    deleteMany: (keys, options) => store.deleteMany(keys, options),
-    ...change,
-  };
-}
 
 const outage = (): StorageError => new StorageError("ServiceUnavailable", "503", { retryable: true });
 
@@ -49,7 +35,7 @@ test(
 test("DatabaseEngine: canary, a byte changed on its way to the bucket is noticed", { timeout }, async () => {
   const scene = new Scene();
   scene.start((store) =>
-    wrapped(store, {
+    wrapStore(store, {
       put: (key, body, options) => {
         const sent = body.slice();
         if (key.endsWith(".hadbp") && sent.length > 4096) sent[2000] ^= 1;
@@ -263,7 +249,7 @@ test("[S29] DatabaseEngine: a slow snapshot beside commits and checkpoints is ex
   scene.commit(17_000, 4000);
   let parts = 0;
   scene.start((store) =>
-    wrapped(store, {
+    wrapStore(store, {
       putStream: (key, chunks, options) => {
         async function* slowly(): AsyncGenerator<Uint8Array> {
           for await (const chunk of chunks) {
@@ -323,7 +309,7 @@ test("[S119] DatabaseEngine: no barrier beside a snapshot's pin, given up at the
   scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
   let slow = false;
   scene.start((store) =>
-    wrapped(store, {
+    wrapStore(store, {
       putStream: async (key, chunks, options) => {
         while (slow && !options?.signal?.aborted) await turn(2);
         return await store.putStream(key, chunks, options);
@@ -361,7 +347,7 @@ test(
     const scene = new Scene();
     let failures = 3;
     scene.start((store) =>
-      wrapped(store, {
+      wrapStore(store, {
         putStream: (key, chunks, options) =>
           key.includes("/snapshot") || failures > 0
             ? failures-- > 0 ? Promise.reject(outage()) : store.putStream(key, chunks, options)
@@ -391,7 +377,7 @@ test(
     const scene = new Scene({ minCheckpointPages: 5, walTruncateThresholdPages: 50, snapshotIntervalMs: 5000 });
     let down = false;
     const unreachable = (store: ObjectStore): ObjectStore =>
-      wrapped(store, {
+      wrapStore(store, {
         put: (key, body, options) => down ? Promise.reject(outage()) : store.put(key, body, options),
         get: (key, options) => down ? Promise.reject(outage()) : store.get(key, options),
       });
@@ -424,7 +410,7 @@ test("DatabaseEngine.stop: ends while a snapshot waits for a bridge that cannot 
   const scene = new Scene();
   let down = false;
   scene.start((store) =>
-    wrapped(store, { put: (key, body, options) => down ? Promise.reject(outage()) : store.put(key, body, options) })
+    wrapStore(store, { put: (key, body, options) => down ? Promise.reject(outage()) : store.put(key, body, options) })
   );
   await scene.sync();
   down = true;
@@ -445,7 +431,7 @@ test("DatabaseEngine.requestSnapshot: answered by a snapshot that began after it
   let release: () => void = () => {};
   let hold = true;
   scene.start((store) =>
-    wrapped(store, {
+    wrapStore(store, {
       putStream: async (key, chunks, options) => {
         if (hold) await new Promise<void>((resolve) => release = resolve);
         return await store.putStream(key, chunks, options);
