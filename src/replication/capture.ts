@@ -30,6 +30,12 @@ export interface WalPosition {
   readonly guard: { readonly frame: number; readonly bytes: Uint8Array } | null;
 }
 
+/** What of a {@linkcode WalPosition} says whether a log still passes there. */
+export interface WalPlace {
+  readonly header: Pick<WalHeader, "salt1" | "salt2">;
+  readonly state: Readonly<WalScanState>;
+}
+
 /** Committed pages between two places. */
 export interface Batch {
   /** pgno → 0-based frame with its newest content, ascending by pgno, none beyond `pageCount`. */
@@ -221,7 +227,7 @@ export function missingGrowth(batch: Batch, from: number, pageSize: number): num
  */
 export function takeImage(
   live: LiveDatabase,
-  options: { limit?: number; since?: Pick<WalPosition, "state"> & { header: { salt1: number; salt2: number } } } = {},
+  options: { limit?: number; since?: WalPlace } = {},
 ): ImageAt | null {
   const before = live.gauge();
   const header = readWalHeader(live);

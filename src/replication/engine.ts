@@ -6,7 +6,7 @@
 import { DatabaseError, WalrustError } from "../errors.ts";
 import type { FileStat, Runtime, Sqlite } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { type ImageAt, lookAtWal, readWalHeader, sameLog, takeImage } from "./capture.ts";
+import { type ImageAt, lookAtWal, readWalHeader, sameLog, takeImage, type WalPlace } from "./capture.ts";
 import { differingPages } from "./difference.ts";
 import { isFenced, isTransient, stoppedBeforeSnapshot, takenOver } from "./engine_failure.ts";
 import { startLineage } from "./lineage_start.ts";
@@ -50,7 +50,7 @@ export interface EngineParts {
 /** A reason to compare the database with the index; `pages` are candidates beside those that the WAL names. */
 interface Doubt {
   readonly reason: string;
-  readonly since?: NonNullable<Resumed["journal"]["position"]>;
+  readonly since?: WalPlace;
   readonly pages?: ReadonlySet<number>;
 }
 
@@ -261,8 +261,12 @@ export class DatabaseEngine {
     const replaced = journal.device !== live.identity.device || journal.inode !== live.identity.inode;
     if (replaced) emit({ kind: "database_replaced", path });
     for (const sealed of resumed.spooled) stream.adopt(sealed);
-    const since = replaced ? null : journal.position;
-    this.#doubt = { reason: "resume", pages: resumed.pages, ...(since === null ? {} : { since }) };
+    const since = replaced || journal.position === null
+      ? undefined
+      : { header: journal.position, state: journal.position };
+    const { overtaken, pages } = resumed;
+    const late = overtaken === 0 ? "" : `; an upload that arrived late took the place of ${overtaken} sealed before`;
+    this.#doubt = { reason: `resume${late}`, pages, since };
     this.#task = new SnapshotTask({ live, stream, runtime: this.#parts.runtime, emit });
   }
 
@@ -287,12 +291,8 @@ export class DatabaseEngine {
 
   /** The image at the last commit; tries again when the log is restarted under it. */
   async #image(since?: Doubt["since"]): Promise<ImageAt> {
-    const from = since === undefined ? undefined : {
-      header: since,
-      state: { frames: since.frames, checksum1: since.checksum1, checksum2: since.checksum2 },
-    };
     for (let attempt = 0; attempt < 100; attempt++) {
-      const taken = takeImage(this.#live!, from === undefined ? {} : { since: from });
+      const taken = takeImage(this.#live!, { since });
       if (taken !== null) return taken;
       await this.#parts.runtime.clock.sleep(5);
     }
@@ -384,6 +384,8 @@ export class DatabaseEngine {
     const done = await task.step();
     if (done !== null) {
       const { seq, bytes, durationMs, checksum } = done;
+      // Worth a try although the disk failed a moment ago: without a journal the next start begins a new lineage.
+      this.#diskRetryAt = 0;
       await this.#withDisk(() => this.#writeJournal());
       this.#parts.emit({ kind: "snapshot", path: this.#parts.path, seq, bytes, durationMs, checksum });
       this.#schedule.answer(done);
@@ -425,17 +427,22 @@ export class DatabaseEngine {
       this.#forget();
       return false;
     }
+    // In this order: a log that was restarted in between shows another header or fewer frames.
+    const { log } = live.gauge();
     const header = readWalHeader(live);
     const { position } = stream;
-    const continues = position === null
+    const sameWal = position === null
       ? header === null && sameStat(idle?.database ?? null, runtime.files.stat(path))
       : header !== null && sameLog(position.header, header);
     const { options, emit } = this.#parts;
     const seen = idle?.database ?? null;
     const replaced = seen !== null && (seen.inode !== live.identity.inode || seen.device !== live.identity.device);
     if (replaced) emit({ kind: "database_replaced", path });
-    if (replaced || !continues) {
+    if (replaced || !sameWal) {
       this.#doubt ??= { reason: `the ${replaced ? "database" : "WAL"} was replaced while it was not held open` };
+    } else if (position !== null && log !== position.state.frames) {
+      // Where all of the log was in the file already, the pin allows one restart, and these frames with it.
+      this.#doubt ??= { reason: "it was written while it was not held open", since: position };
     }
     this.#task = new SnapshotTask({ live, stream, runtime, emit });
     this.#rollover = new Rollover({ live, stream, options, clock: runtime.clock, emit });
@@ -452,8 +459,8 @@ export class DatabaseEngine {
   }
 
   #writeJournal(): void {
-    this.#lastJournal = this.#parts.runtime.clock.monotonic();
     this.#stream!.writeJournal(this.#live!.identity, this.#stream!.parts.index.pageSize);
+    this.#lastJournal = this.#parts.runtime.clock.monotonic();
   }
 
   /** Lets go of files and connections; what is still under way is made durable first. */

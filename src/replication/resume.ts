@@ -10,7 +10,7 @@ import { getBytes, type ObjectStore } from "../storage/object_store.ts";
 import { type Journal, readJournal } from "./journal.ts";
 import { listLineage, readState } from "./lineage.ts";
 import { IndexedDecoder } from "./indexed_decoder.ts";
-import { PageIndex } from "./page_index.ts";
+import { indexEntrySize, type PageHashes, PageIndex } from "./page_index.ts";
 import type { Sealed } from "./sealed.ts";
 import type { Spool } from "./spool.ts";
 
@@ -32,7 +32,9 @@ export interface Resumed {
   readonly published: Head;
   /** Objects of the spool behind it, in order. */
   readonly spooled: readonly Sealed[];
-  /** Pages published or spooled behind the journal: the index may not have been sure of them. */
+  /** Sealed objects whose place in the chain another one took: they are forgotten. */
+  readonly overtaken: number;
+  /** Pages published, spooled or forgotten behind the journal: the index may not have been sure of them. */
   readonly pages: ReadonlySet<number>;
 }
 
@@ -96,48 +98,64 @@ async function continueFrom(journal: Journal, index: PageIndex, options: ResumeO
     : null;
   if (chain !== journal.chain) return `seq ${journal.seq} is not in the bucket as we published it`;
 
-  const pages = new Set<number>();
+  const followers: Published[] = [];
   let published: Head = journal;
   for (let seq = journal.seq + 1n; seq <= head; seq++) {
     const object = deltas.get(seq);
     if (object === undefined) return `seq ${seq} is missing in the bucket`;
-    const next = await takeIn(object.info.key, object.info.size, seq, published, index, options);
+    const next = await readPublished(object.info.key, object.info.size, seq, published, index, options);
     if (next === null) return `seq ${seq} in the bucket does not continue our chain`;
-    next.pgnos.forEach((pgno) => pages.add(pgno));
+    followers.push(next);
     published = next.head;
   }
+  const spool = readSpool(journal.lineage, index, options);
+  if (typeof spool === "string") return spool;
+  const inBucket = new Map(followers.map((follower) => [follower.head.seq, follower.head.chain]));
   const spooled: Sealed[] = [];
+  const overtaken: Sealed[] = [];
   let last = published;
-  for (const seq of options.spool.seqs()) {
-    if (seq <= head) {
-      options.spool.remove(seq);
-      continue;
-    }
-    const key = renderKey(root, { kind: "delta", lineage: journal.lineage, seq });
-    const sealed = seq === last.seq + 1n ? loadSpooled(seq, key, last.chain, index, options) : null;
-    if (sealed === null) return `seq ${seq} in the spool does not continue our chain`;
-    index.apply(sealed.hashes, sealed.pageCount);
-    sealed.hashes.pgnos.forEach((pgno) => pages.add(pgno));
-    spooled.push(sealed);
-    last = { seq, chain: sealed.chainEnd, createdMs: sealed.createdMs, pageCount: sealed.pageCount };
+  for (const { sealed, prevChecksum } of spool) {
+    const { seq, chainEnd, createdMs, pageCount } = sealed;
+    if (seq === last.seq + 1n && prevChecksum === last.chain) {
+      spooled.push(sealed);
+      last = { seq, chain: chainEnd, createdMs, pageCount };
+    } else if (seq > journal.seq && inBucket.get(seq) !== chainEnd) overtaken.push(sealed);
+    else options.spool.remove(seq);
   }
-  return { journal, index, published, spooled, pages };
+  forgetOvertaken(overtaken, index, options.spool);
+  for (const { hashes, head } of followers) index.apply(hashes, head.pageCount);
+  for (const { hashes, pageCount } of spooled) index.apply(hashes, pageCount);
+  const pages = new Set([...followers, ...overtaken, ...spooled].flatMap(({ hashes }) => hashes.pgnos));
+  return { journal, index, published, spooled, overtaken: overtaken.length, pages };
 }
 
-function loadSpooled(
-  seq: bigint,
-  key: string,
-  prevChecksum: bigint,
-  index: PageIndex,
-  options: ResumeOptions,
-): Sealed | null {
-  try {
-    return options.spool.load(seq, { key, prevChecksum, index, sha256: options.sha256 });
-  } catch (error) {
-    // A disk that cannot be read now may be read later; only other bytes are no continuation.
-    if (error instanceof FormatError) return null;
-    throw error;
+/** Everything in the spool; a reason when something there cannot be read as what it must be. */
+function readSpool(lineage: string, index: PageIndex, options: ResumeOptions): ReturnType<Spool["load"]>[] | string {
+  const loaded: ReturnType<Spool["load"]>[] = [];
+  for (const seq of options.spool.seqs()) {
+    const key = renderKey(options.root, { kind: "delta", lineage, seq });
+    try {
+      loaded.push(options.spool.load(seq, { key, index, sha256: options.sha256 }));
+    } catch (error) {
+      // A disk that cannot be read now may be read later; only other bytes say that the index may be wrong.
+      if (error instanceof FormatError) return `seq ${seq} in the spool is damaged`;
+      throw error;
+    }
   }
+  return loaded;
+}
+
+/**
+ * An upload of an earlier process arrived late and took the place of what was sealed since: that can never be published.
+ * The index may already count on it; an entry of zeros is no page's hash, so the difference publishes these pages.
+ */
+function forgetOvertaken(overtaken: readonly Sealed[], index: PageIndex, spool: Spool): void {
+  if (overtaken.length === 0) return;
+  for (const { hashes: { pgnos }, pageCount } of overtaken) {
+    index.apply({ pgnos, hashes: new Uint8Array(pgnos.length * indexEntrySize) }, pageCount);
+  }
+  index.sync();
+  for (const { seq } of overtaken) spool.remove(seq);
 }
 
 /** Chain value after an object: what a bridge declares, else the trailer. */
@@ -149,15 +167,21 @@ async function chainEndOf(store: ObjectStore, key: string, size: number): Promis
   return new DataView(last.buffer, last.byteOffset, 8).getBigUint64(0);
 }
 
-/** Takes a published object into the index; `null` when it does not continue the chain. */
-async function takeIn(
+/** What an object in the bucket adds. */
+interface Published {
+  readonly head: Head;
+  readonly hashes: PageHashes;
+}
+
+/** Reads a published object; `null` when it does not continue the chain. */
+async function readPublished(
   key: string,
   size: number,
   seq: bigint,
   before: Head,
   index: PageIndex,
   options: ResumeOptions,
-): Promise<{ head: Head; pgnos: readonly number[] } | null> {
+): Promise<Published | null> {
   const decoder = new IndexedDecoder(index, {
     object: key,
     sha256: options.sha256,
@@ -170,11 +194,7 @@ async function takeIn(
     const { header, end, hashes } = decoder.finish();
     const { chainEnd, endPageCount } = end;
     if (endPageCount === null || (header.declaredEnd !== null && !isBridge(header))) return null;
-    index.apply(hashes, endPageCount);
-    return {
-      head: { seq, chain: chainEnd, createdMs: header.createdMs, pageCount: endPageCount },
-      pgnos: hashes.pgnos,
-    };
+    return { head: { seq, chain: chainEnd, createdMs: header.createdMs, pageCount: endPageCount }, hashes };
   } catch (error) {
     if (error instanceof FormatError) return null;
     throw error;

@@ -66,20 +66,23 @@ export class Spool {
   }
 
   /**
-   * Reads an object of an earlier process back; throws `FormatError` when it is not whole.
-   * `known` says what cannot be read off the object itself.
+   * Reads an object of an earlier process back, and the chain value it continues from; throws `FormatError` when it is
+   * not whole.
    */
-  load(seq: bigint, known: { key: string; prevChecksum: bigint; index: PageIndex; sha256: NewSha256 }): Sealed {
+  load(
+    seq: bigint,
+    known: { key: string; index: PageIndex; sha256: NewSha256 },
+  ): { sealed: Sealed; prevChecksum: bigint } {
     const path = this.#path(seq);
     const decoder = new IndexedDecoder(known.index, {
       object: path,
       sha256: known.sha256,
       size: this.#files.stat(path)?.size ?? 0,
-      expect: { seq, pageSize: known.index.pageSize, prevChecksum: known.prevChecksum },
+      expect: { seq, pageSize: known.index.pageSize, kind: "delta" },
     });
     for (const chunk of this.#read(path)) decoder.push(chunk);
     const { header, end, hashes } = decoder.finish();
-    return {
+    const sealed: Sealed = {
       kind: header.declaredEnd === null ? "delta" : "bridge",
       key: known.key,
       seq,
@@ -92,6 +95,7 @@ export class Spool {
       frames: 0,
       chunks: () => this.#read(path),
     };
+    return { sealed, prevChecksum: header.prevChecksum };
   }
 
   /** Forgets an object that is confirmed in the bucket. */
