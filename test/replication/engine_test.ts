@@ -241,6 +241,31 @@ test("[S24] DatabaseEngine: a commit at every single moment of a rollover is nev
   }
 });
 
+test(
+  "[S118] [S121] DatabaseEngine: a commit at every single moment of a wake-up is never lost",
+  { timeout },
+  async () => {
+    let moment = 0;
+    for (let left = -1; left < 0; moment++) {
+      const scene = new Scene();
+      scene.start();
+      for (let i = 0; i < 5; i++) await scene.sync();
+      assert.equal(scene.life.openHandles, 1, "nothing but the page index is open");
+      // All of the log is in the file: the next commit may restart it and overwrite what nobody has taken yet.
+      scene.app.exec("UPDATE rows SET data = randomblob(1000) WHERE id = 3; PRAGMA wal_checkpoint(PASSIVE)");
+      left = moment;
+      scene.life.onMoment = () => {
+        if (left-- === 0) scene.app.exec("UPDATE rows SET data = randomblob(1000) WHERE id = 17");
+      };
+      await scene.sync();
+      scene.life.onMoment = () => {};
+      await scene.sync();
+      await scene.prove().catch((error) => assert.fail(`a commit at moment ${moment}: ${error}`));
+    }
+    assert.ok(moment > 10, `${moment} moments`);
+  },
+);
+
 test("[S29] DatabaseEngine: a slow snapshot beside commits and checkpoints is exactly its seq", {
   timeout: 120_000,
 }, async () => {

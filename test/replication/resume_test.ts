@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { copyFileSync, existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
+import { StorageError } from "../../src/errors.ts";
 import { PageIndex } from "../../src/replication/page_index.ts";
 import { getBytes, type ObjectStore } from "../../src/storage/object_store.ts";
+import { wrapStore } from "../../src/storage/wrap.ts";
 import { Crash, Scene, system } from "./engine_scene.ts";
 
 const timeout = 60_000;
@@ -125,6 +127,53 @@ test(
     await scene.prove();
   },
 );
+
+test("[S113] DatabaseEngine: a PUT of an earlier process lands after its place was sealed again and spooled", {
+  timeout,
+}, async () => {
+  for (const checkpoint of [false, true]) {
+    const scene = new Scene();
+    let land = (): Promise<unknown> => assert.fail("no delta was sent");
+    scene.start((store) =>
+      wrapStore(store, {
+        put(key, body, options) {
+          if (!key.includes("/0000/")) return store.put(key, body, options);
+          const sent = body.slice();
+          land = () => scene.store.put(key, sent, { ifAbsent: true });
+          return new Promise(() => {});
+        },
+      })
+    );
+    await scene.sync();
+    scene.commit(3);
+    scene.clock.skip(1000);
+    await scene.engine.step();
+    scene.life.crash();
+
+    const failing = (store: ObjectStore): ObjectStore =>
+      wrapStore(store, {
+        put: () => Promise.reject(new StorageError("ServiceUnavailable", "503", { retryable: true })),
+      });
+    scene.app.exec("UPDATE rows SET data = randomblob(1000) WHERE id = 7");
+    scene.start(failing);
+    for (let i = 0; i < 3; i++) await scene.engine.step();
+    await scene.engine.stop(0);
+    const spooled = (): number => readdirSync(`${scene.engine.directory}/spool`).length;
+    assert.equal(spooled(), 1, "what could not be sent is in the spool");
+    if (checkpoint) scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    scene.start(failing);
+    for (let i = 0; i < 3; i++) await scene.engine.step();
+    scene.life.crash();
+
+    await land();
+    scene.start();
+    await scene.sync();
+    assert.match(scene.of("difference").at(-1)!.reason, /took the place of 1 sealed before/);
+    assert.equal(spooled(), 0);
+    assert.equal((await scene.lineages()).length, 1);
+    await scene.prove();
+  }
+});
 
 test("[S65] DatabaseEngine: other bytes under our next seq end it as fenced", { timeout }, async () => {
   const scene = new Scene();
