@@ -49,6 +49,8 @@ export interface BucketPoint {
   readonly kind: "delta" | "bridge" | "snapshot";
   /** Pages sent. */
   readonly pages: number;
+  /** Of these, pages of the database before that held the very same bytes. */
+  readonly unchanged: number;
   /** Pages of the database at this point. */
   readonly pageCount: number;
 }
@@ -90,6 +92,11 @@ class Image {
     }
     if (size < this.#size) this.#bytes.fill(0, size, this.#size);
     this.#size = size;
+  }
+
+  holds({ pgno, data }: Entry): boolean {
+    const at = (pgno - 1) * this.pageSize;
+    return at < this.#size && Buffer.from(data).equals(this.#bytes.subarray(at, at + data.length));
   }
 
   write({ pgno, data }: Entry): void {
@@ -151,6 +158,7 @@ function applyDelta(walk: Walk, key: string, seq: bigint): BucketPoint {
   checkTime(walk, header, key);
   assert.ok(endPageCount !== null, `${key}: no end-page-count marker`);
   const pages = entries.filter(({ data }) => data.length > 0);
+  const unchanged = pages.filter((entry) => image.holds(entry)).length;
   if (isBridge(header)) {
     assert.equal(endPageCount, image.pageCount, `${key}: a bridge changes no size`);
     assert.equal(header.declaredEnd, chainOf(image.bytes), `${key}: a bridge declares the raw-file hash`);
@@ -166,7 +174,7 @@ function applyDelta(walk: Walk, key: string, seq: bigint): BucketPoint {
   }
   walk.chain = chainEnd;
   const kind = isBridge(header) ? "bridge" : "delta";
-  return { seq, createdMs: header.createdMs, kind, pages: pages.length, pageCount: endPageCount };
+  return { seq, createdMs: header.createdMs, kind, pages: pages.length, unchanged, pageCount: endPageCount };
 }
 
 /** Asserts that a snapshot is the image of its seq. */
@@ -175,10 +183,8 @@ function compareSnapshot(walk: Walk, key: string, seq: bigint, bridge: Changeset
   assert.equal(header.prevChecksum, bridge.prevChecksum, `${key}: chain value before it`);
   assert.equal(header.createdMs, bridge.createdMs, `${key}: created with its bridge`);
   assert.equal(entries.length, walk.image.pageCount, `${key}: pages`);
-  for (const { pgno, data } of entries) {
-    const at = (pgno - 1) * walk.image.pageSize;
-    const same = Buffer.from(data).equals(walk.image.bytes.subarray(at, at + data.length));
-    assert.ok(same, `${key}: page ${pgno} is not that of seq ${seq}`);
+  for (const entry of entries) {
+    assert.ok(walk.image.holds(entry), `${key}: page ${entry.pgno} is not that of seq ${seq}`);
   }
 }
 
@@ -200,6 +206,7 @@ function verifyLineage(directory: string, lineage: string, keys: LineageKeys, vi
     createdMs: header.createdMs,
     kind: "snapshot",
     pages: entries.length,
+    unchanged: 0,
     pageCount: entries.length,
   };
   const points = [start];

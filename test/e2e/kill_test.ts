@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { assertImmutable, objectHashes } from "./bucket.ts";
 import { fileHash } from "./checker.ts";
 import { prove } from "./proof.ts";
-import { inScene, type Scene, sleep } from "./watch_process.ts";
+import { inScene, type Scene, sleep, type WatchProcess } from "./watch_process.ts";
 
 const kills = 20;
 /** Pages that nobody touches: a resume that sent everything would be seen. */
@@ -36,8 +36,13 @@ test(
       const steady = ["--cycle", "4000000", "--pace-ms", "2", "--autocheckpoint", "300"];
       const writer = scene.writer("runtime", steady);
       await writer.started();
+      let checkpoints = 0;
       let seen: ReadonlyMap<string, string> = new Map();
       const headsAtKill: bigint[] = [];
+      const resumed = new Set<bigint>();
+      const noteResumes = (watch: WatchProcess): void => {
+        for (const { seq } of watch.of("difference")) resumed.add(BigInt(seq!));
+      };
       for (let kill = 0; kill < kills; kill++) {
         const watch = scene.watch(flags);
         // Some kills hit the start itself, the others any moment of the first second after it.
@@ -48,13 +53,15 @@ test(
         if (kill === 0) await scene.headBeyond(watch, 1n);
         assert.equal(watch.ending, null, `watch ended by itself: ${watch.stderr}`);
         await watch.kill();
+        noteResumes(watch);
         const objects = objectHashes(scene.bucket);
         assertImmutable(seen, objects);
         seen = objects;
         headsAtKill.push(scene.head());
         if (kill % 2 === 0) {
           const application = scene.application();
-          await application.run(`PRAGMA wal_checkpoint(${kill % 4 === 0 ? "TRUNCATE" : "RESTART"})`);
+          const [row] = await application.run(`PRAGMA wal_checkpoint(${kill % 4 === 0 ? "TRUNCATE" : "RESTART"})`);
+          if (Number(row.busy) === 0) checkpoints++;
           await application.quit();
         }
       }
@@ -63,14 +70,20 @@ test(
       await sleep(1000);
       await writer.finish();
       await watch.stop();
+      noteResumes(watch);
+      assert.ok(checkpoints >= kills / 4, `${checkpoints} checkpoints while down were whole`);
 
       const { lineage, hashes } = await prove(scene, { logged: true, samples: 40 });
       assertImmutable(seen, objectHashes(scene.bucket));
-      for (const { seq, kind, pages, pageCount } of lineage.points) {
+      let differences = 0;
+      for (const { seq, kind, pages, unchanged, pageCount } of lineage.points) {
         if (kind === "delta") assert.ok(pages < pageCount / 2, `seq ${seq} sends ${pages} of ${pageCount} pages`);
+        if (!resumed.has(seq) || kind !== "delta") continue;
+        differences++;
+        assert.equal(unchanged, 0, `the resume at seq ${seq} sends ${unchanged} of ${pages} pages without need`);
       }
-      const published = headsAtKill.filter((seq) => seq > 0n);
-      for (const seq of [published[0], published[7], published[published.length - 1]]) {
+      assert.ok(differences >= kills / 2, `${differences} resumes published a difference`);
+      for (const seq of new Set(headsAtKill.filter((head) => head > 0n))) {
         const restored = await scene.restore("then.db", "--seq", String(seq));
         assert.equal(fileHash(restored), hashes.get(seq), `seq ${seq}, the head at a kill`);
       }
