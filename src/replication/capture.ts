@@ -38,8 +38,10 @@ export interface WalPlace {
 
 /** Committed pages between two places. */
 export interface Batch {
-  /** pgno → 0-based frame with its newest content, ascending by pgno, none beyond `pageCount`. */
-  readonly pages: ReadonlyMap<number, number>;
+  /** Pages with new content, ascending, none beyond `pageCount`. */
+  readonly pgnos: Uint32Array;
+  /** The 0-based frame with the newest content of each of them. */
+  readonly sources: Uint32Array;
   /** Database size after the batch, pages. */
   readonly pageCount: number;
   /** Frames passed over. */
@@ -193,12 +195,15 @@ export function lookAtWal(live: LiveDatabase, position: WalPosition | null, size
   if (found === null || found.commit === null) {
     return { kind: "doubt", reason: "the WAL does not hold what SQLite committed" };
   }
-  const { commit } = found;
-  const pages = new Map([...found.pages].filter(([pgno]) => pgno <= commit.pageCount).sort(([a], [b]) => a - b));
+  const { commit, pages } = found;
+  const sorted = Uint32Array.from(pages.keys()).sort();
+  const beyond = sorted.findIndex((pgno) => pgno > commit.pageCount);
+  const pgnos = beyond < 0 ? sorted : sorted.subarray(0, beyond);
   return {
     kind: "batch",
     batch: {
-      pages,
+      pgnos,
+      sources: pgnos.map((pgno) => pages.get(pgno)!),
       pageCount: commit.pageCount,
       frames: commit.frame + 1 - from.frames,
       end: positionAfter(header, commit),
@@ -215,8 +220,12 @@ function guardHolds(live: LiveDatabase, position: WalPosition): boolean {
 
 /** The first page of `from + 1 … to` that no frame of the batch brings, the lock-byte page excepted; else `null`. */
 export function missingGrowth(batch: Batch, from: number, pageSize: number): number | null {
+  const { pgnos } = batch;
+  const lockPage = lockBytePage(pageSize);
+  let at = pgnos.findIndex((pgno) => pgno > from);
   for (let pgno = from + 1; pgno <= batch.pageCount; pgno++) {
-    if (!batch.pages.has(pgno) && pgno !== lockBytePage(pageSize)) return pgno;
+    if (pgnos[at] === pgno) at++;
+    else if (pgno !== lockPage) return pgno;
   }
   return null;
 }

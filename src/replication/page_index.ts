@@ -23,7 +23,7 @@ const magic = new TextEncoder().encode("WRIDX001");
 
 /** Hashes of some pages: `hashes` holds 8 bytes for each of `pgnos`, in their order. */
 export interface PageHashes {
-  readonly pgnos: readonly number[];
+  readonly pgnos: ArrayLike<number>;
   readonly hashes: Uint8Array;
 }
 

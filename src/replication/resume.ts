@@ -125,7 +125,10 @@ async function continueFrom(journal: Journal, index: PageIndex, options: ResumeO
   forgetOvertaken(overtaken, index, options.spool);
   for (const { hashes, head } of followers) index.apply(hashes, head.pageCount);
   for (const { hashes, pageCount } of spooled) index.apply(hashes, pageCount);
-  const pages = new Set([...followers, ...overtaken, ...spooled].flatMap(({ hashes }) => hashes.pgnos));
+  const pages = new Set<number>();
+  for (const { hashes } of [...followers, ...overtaken, ...spooled]) {
+    for (let i = 0; i < hashes.pgnos.length; i++) pages.add(hashes.pgnos[i]);
+  }
   return { journal, index, published, spooled, overtaken: overtaken.length, pages };
 }
 

@@ -57,7 +57,7 @@ const noHashes: PageHashes = { pgnos: [], hashes: new Uint8Array(0) };
 export function sealDelta(
   target: SealTarget,
   content: {
-    pgnos: readonly number[];
+    pgnos: ArrayLike<number>;
     read: (index: number, into: Uint8Array) => void;
     pageCount: number;
     position: WalPosition | null;

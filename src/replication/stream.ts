@@ -90,11 +90,10 @@ export class Stream {
 
   /** Seals committed frames. */
   sealBatch(live: LiveDatabase, batch: Batch, keep: Keep): void {
-    const pgnos = [...batch.pages.keys()];
-    const frames = [...batch.pages.values()];
+    const { pgnos, sources } = batch;
     this.#sealPages(live.pageSize, {
       pgnos,
-      read: (index, into) => readFrame(live, frames[index], into),
+      read: (index, into) => readFrame(live, sources[index], into),
       pageCount: batch.pageCount,
       position: batch.end,
       frames: batch.frames,

@@ -12,12 +12,19 @@ import type { NewSha256, Sha256 } from "./types.ts";
 const hashesPerCollection = 32_768;
 
 let hashes = 0;
-let collect: (() => void) | null = null;
+let collector: (() => void) | null = null;
 
 function count(): void {
   hashes += 1;
-  // In a turn of its own: it takes some 10 ms, and whoever hashes may hold a lock.
-  if (hashes % hashesPerCollection === 0) setImmediate(collect ??= exposedCollector());
+  // In a turn of its own: it takes some 10 ms, and whoever hashes may hold a lock; but not for ever.
+  if (hashes === hashesPerCollection) setImmediate(collect);
+  else if (hashes === 4 * hashesPerCollection) collect();
+}
+
+function collect(): void {
+  hashes = 0;
+  collector ??= exposedCollector();
+  collector();
 }
 
 function exposedCollector(): () => void {

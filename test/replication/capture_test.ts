@@ -15,6 +15,7 @@ import {
 } from "../../src/replication/capture.ts";
 import { Image, type ImageSource, readFrame } from "../../src/replication/image.ts";
 import { LiveDatabase } from "../../src/replication/live_database.ts";
+import type { Files } from "../../src/runtime/types.ts";
 import { Scene, system } from "./engine_scene.ts";
 
 function open(scene: Scene): LiveDatabase {
@@ -39,9 +40,9 @@ function bytesOf(image: ImageSource): Uint8Array {
 function apply(image: Uint8Array, live: LiveDatabase, batch: Batch): Uint8Array {
   const next = new Uint8Array(batch.pageCount * live.pageSize);
   next.set(image.subarray(0, Math.min(image.length, next.length)));
-  for (const [pgno, frame] of batch.pages) {
-    readFrame(live, frame, next.subarray((pgno - 1) * live.pageSize, pgno * live.pageSize));
-  }
+  batch.pgnos.forEach((pgno, i) => {
+    readFrame(live, batch.sources[i], next.subarray((pgno - 1) * live.pageSize, pgno * live.pageSize));
+  });
   return next;
 }
 
@@ -65,7 +66,8 @@ test("[S12] [S13] [S15] lookAtWal: batches applied one after another give the da
         assert.equal(found.kind, "batch");
         const { batch } = found as { batch: Batch };
         assert.equal(missingGrowth(batch, bytes.length / live.pageSize, live.pageSize), null);
-        assert.ok([...batch.pages.keys()].every((pgno) => pgno >= 1 && pgno <= batch.pageCount));
+        assert.ok(batch.pgnos.every((pgno, i) => pgno > (i === 0 ? 0 : batch.pgnos[i - 1])), "ascending");
+        assert.ok(batch.pgnos.every((pgno) => pgno <= batch.pageCount));
         bytes = apply(bytes, live, batch);
         position = batch.end;
       }
@@ -157,7 +159,9 @@ test("[S118] takeImage: on read mark 0 the first commit restarts the WAL under t
   const live = open(scene);
   const header = readWalHeader(live)!;
   const taken = takeImage(live)!;
-  const stale = new Image(live, taken.image.pageCount, batchOf(live, null).pages);
+  const all = batchOf(live, null);
+  const frames = new Map(Array.from(all.pgnos, (pgno, i) => [pgno, all.sources[i]] as const));
+  const stale = new Image(live, taken.image.pageCount, frames);
   const expected = bytesOf(taken.image);
   scene.app.exec("UPDATE rows SET data = randomblob(1000)");
   assert.ok(!sameLog(header, readWalHeader(live)!), "the log was restarted");
@@ -173,13 +177,45 @@ test("[S118] takeImage: on read mark 0 the first commit restarts the WAL under t
   assertSource(scene, live, apply(expected, live, batch));
 });
 
+test("[S39] capture: one failed read of the WAL is read again, two are an error, and nothing is made of zeros", () => {
+  for (const short of [false, true]) {
+    const scene = new Scene();
+    let failures = 0;
+    const files: Files = {
+      ...system.files,
+      open(path, mode) {
+        const file = system.files.open(path, mode);
+        if (!path.endsWith("-wal")) return file;
+        const read = file.read.bind(file);
+        file.read = (into, position) => {
+          if (into.length < 4096 || failures-- <= 0) return read(into, position);
+          if (short) return read(into.subarray(0, 100), position);
+          throw Object.assign(new Error("EIO: i/o error, read"), { code: "EIO" });
+        };
+        return file;
+      },
+    };
+    const live = LiveDatabase.open(scene.path, files, system.sqlite!);
+    failures = 1;
+    assert.equal(lookAtWal(live, null, Infinity).kind, "batch");
+    failures = 2;
+    assert.throws(() => lookAtWal(live, null, Infinity), { code: "short_read", exitCode: 3 });
+    failures = 0;
+    const bytes = apply(new Uint8Array(0), live, batchOf(live, null));
+    failures = 2;
+    assert.throws(() => readFrame(live, 0, new Uint8Array(4096)), { code: "short_read" });
+    failures = 0;
+    assertSource(scene, live, bytes);
+  }
+});
+
 test("takeImage: only pages behind a known place are candidates; any doubt about it makes it all pages", () => {
   const scene = new Scene();
   const live = open(scene);
   const { end } = batchOf(live, null);
   scene.commit(1);
   const behind = takeImage(live, { since: end })!;
-  assert.deepEqual([...behind.changed!].sort(), [...batchOf(live, end).pages.keys()].sort());
+  assert.deepEqual([...behind.changed!].sort(), [...batchOf(live, end).pgnos].sort());
   const wrong = { header: end.header, state: { ...end.state, checksum1: end.state.checksum1 ^ 1 } };
   assert.equal(takeImage(live, { since: wrong })!.changed, null);
   const salts = { header: { salt1: 1, salt2: 2 }, state: end.state };
