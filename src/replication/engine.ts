@@ -323,7 +323,7 @@ export class DatabaseEngine {
       const rollover = this.#rollover!;
       await this.#withDisk(() => rollover.step());
     }
-    await this.#snapshotStep(stream);
+    await this.#snapshotStep();
     const now = this.#parts.runtime.clock.monotonic();
     if (now - this.#lastJournal >= journalIntervalMs) await this.#withDisk(() => this.#writeJournal());
     if (quiet) await this.#idleWhenQuiet(seen);
@@ -379,7 +379,12 @@ export class DatabaseEngine {
     emit({ kind: "difference", path, reason: doubt.reason, pages: pgnos.length, seq: stream.sealed.seq });
   }
 
-  async #snapshotStep(stream: Stream): Promise<void> {
+  get #snapshotDue(): boolean {
+    const { snapshot, published, publisher } = this.#stream!;
+    return this.#schedule.isDue(snapshot, published.seq, publisher.idle);
+  }
+
+  async #snapshotStep(): Promise<void> {
     const task = this.#task!;
     const done = await task.step();
     if (done !== null) {
@@ -393,7 +398,7 @@ export class DatabaseEngine {
       this.#nextLook = 0;
     }
     if (this.#stopping || task.active || !task.ready || this.#doubt !== null) return;
-    if (!this.#schedule.isDue(stream.snapshot, stream.published.seq, stream.publisher.idle)) return;
+    if (!this.#snapshotDue) return;
     task.begin();
     this.#schedule.begin();
     await task.step();
@@ -415,9 +420,9 @@ export class DatabaseEngine {
   #wake(): boolean {
     const { path, runtime } = this.#parts;
     const idle = this.#idle;
-    if (idle !== null && !this.#schedule.requested) {
+    if (idle !== null) {
       const now = seeFiles(path, runtime.files);
-      const due = runtime.clock.monotonic() - this.#lastFullLook >= fullLookIntervalMs;
+      const due = runtime.clock.monotonic() - this.#lastFullLook >= fullLookIntervalMs || this.#snapshotDue;
       if (!due && sameStat(idle.database, now.database) && sameStat(idle.wal, now.wal)) return false;
     }
     if (!this.#openLive()) return false;

@@ -10,7 +10,7 @@ import {
   renderState,
   type StateDocument,
 } from "../format/documents.ts";
-import { lineagePrefix, parseKey, renderKey } from "../format/keys.ts";
+import { lineagePrefix, parseKey, renderKey, seqHex } from "../format/keys.ts";
 import { getBytes, type ObjectInfo, type ObjectStore } from "../storage/object_store.ts";
 import { version } from "../version.ts";
 
@@ -87,12 +87,18 @@ export async function listLineage(
   signal?: AbortSignal,
 ): Promise<{ info: ObjectInfo; pool: "delta" | "snapshot" | "level"; min: bigint; max: bigint }[]> {
   const found = [];
-  for await (const info of store.list(lineagePrefix(root, lineage), { signal })) {
-    const key = parseKey(root, info.key);
-    if (key === null) continue;
-    if (key.kind === "level" && key.max >= from) found.push({ info, pool: key.kind, min: key.min, max: key.max });
-    if ((key.kind === "delta" || key.kind === "snapshot") && key.seq >= from) {
-      found.push({ info, pool: key.kind, min: key.seq, max: key.seq });
+  const prefix = lineagePrefix(root, lineage);
+  for (const pool of ["0000/", "0001/", "levels/"]) {
+    // Of years of deltas only the newest are of interest. Merged ones are few, and a range may begin earlier.
+    const bounded = from > 0n && pool !== "levels/";
+    const startAfter = bounded ? `${prefix}${pool}${seqHex(from - 1n)}.hadbp` : undefined;
+    for await (const info of store.list(`${prefix}${pool}`, { signal, startAfter })) {
+      const key = parseKey(root, info.key);
+      if (key === null) continue;
+      if (key.kind === "level" && key.max >= from) found.push({ info, pool: key.kind, min: key.min, max: key.max });
+      if ((key.kind === "delta" || key.kind === "snapshot") && key.seq >= from) {
+        found.push({ info, pool: key.kind, min: key.seq, max: key.seq });
+      }
     }
   }
   return found;

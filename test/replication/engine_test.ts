@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { existsSync, renameSync, rmSync } from "node:fs";
+import { existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { DatabaseError, StorageError } from "../../src/errors.ts";
 import { seqHex } from "../../src/format/keys.ts";
 import type { ObjectStore } from "../../src/storage/object_store.ts";
+import { objectInMemoryMax } from "../../src/replication/sealed.ts";
 import { wrapStore } from "../../src/storage/wrap.ts";
 import { Scene, turn } from "./engine_scene.ts";
 
@@ -266,6 +267,60 @@ test(
   },
 );
 
+test("[S107] DatabaseEngine: while a snapshot's upload hangs, and after it failed, every point restores", {
+  timeout,
+}, async () => {
+  const scene = new Scene({ snapshotIntervalMs: 1000 });
+  let held = 0;
+  let fail: (error: Error) => void = () => {};
+  scene.start((store) =>
+    wrapStore(store, {
+      async putStream(key, chunks, options) {
+        if (scene.of("snapshot").length === 0) return await store.putStream(key, chunks, options);
+        held++;
+        return await new Promise((_, reject) => {
+          fail = reject;
+          options?.signal?.addEventListener("abort", () => reject(outage()));
+        });
+      },
+    })
+  );
+  const rowsOf = (database: DatabaseSync): string =>
+    JSON.stringify(database.prepare("SELECT id, hex(data) AS data FROM rows ORDER BY id").all());
+  const expected = new Map<bigint, string>();
+  const go = async (): Promise<void> => {
+    scene.commit(2);
+    scene.clock.skip(1000);
+    const before = scene.of("delta").length;
+    // A snapshot that hangs keeps the engine busy.
+    for (let i = 0; i < 8 || scene.of("delta").length === before; i++) {
+      await scene.engine.step();
+      await turn();
+    }
+    expected.set(scene.of("delta").at(-1)!.seq, rowsOf(scene.app));
+  };
+  const proveAll = async (): Promise<void> => {
+    for (const [seq, rows] of [...expected, [undefined, rowsOf(scene.app)] as const]) {
+      const path = `${scene.directory}/point.db`;
+      writeFileSync(path, await scene.restored(seq));
+      const point = new DatabaseSync(path, { readOnly: true });
+      assert.equal(rowsOf(point), rows, `seq ${seq ?? "latest"}`);
+      point.close();
+    }
+  };
+  await scene.sync();
+  for (let i = 0; i < 6; i++) await go();
+  assert.equal(held, 1, "one snapshot hangs");
+  assert.ok(scene.of("bridge").length === 1 && expected.size === 6, "deltas flow on behind its bridge");
+  await proveAll();
+  fail(outage());
+  await turn();
+  for (let i = 0; i < 3; i++) await go();
+  assert.equal(scene.of("sync_failed").length, 1);
+  await proveAll();
+  await scene.prove();
+});
+
 test("[S29] DatabaseEngine: a slow snapshot beside commits and checkpoints is exactly its seq", {
   timeout: 120_000,
 }, async () => {
@@ -310,12 +365,27 @@ test(
   },
   async () => {
     const scene = new Scene({ batchSizeMax: 64 * 1024 });
-    scene.start();
+    const chunks: number[] = [];
+    scene.start((store) =>
+      wrapStore(store, {
+        async putStream(key, body, options) {
+          async function* counted(): AsyncGenerator<Uint8Array> {
+            for await (const chunk of body) {
+              if (key.includes("/0000/")) chunks.push(chunk.length);
+              yield chunk;
+            }
+          }
+          return await store.putStream(key, counted(), options);
+        },
+      })
+    );
     await scene.sync();
-    scene.commit(2600, 4000);
+    scene.commit(6000, 4000);
     await scene.sync();
     const [large] = scene.of("delta");
-    assert.ok(large.bytes > 10_000_000, "one object");
+    assert.ok(large.bytes > 24_000_000, "one object");
+    assert.equal(chunks.reduce((sum, length) => sum + length, 0), large.bytes);
+    assert.ok(Math.max(...chunks) <= objectInMemoryMax, "never whole in memory");
     for (let i = 0; i < 30; i++) scene.commit(10, 3000);
     for (let i = 0; i < 30; i++) await scene.sync();
     const deltas = scene.of("delta").slice(1);
