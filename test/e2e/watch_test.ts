@@ -74,7 +74,7 @@ test("watch, restore: 20 s of a flat-out writer; latest byte for byte, ten rando
     assert.ok(summary.vacuums > 0, facts);
     assert.ok(wal.restarts >= 5, facts);
     assert.ok(wal.largestBytes < 2 ** 30, facts);
-    assert.ok(rollovers(watch, true).length > 0 && rollovers(watch, false).length > 0, facts);
+    assert.ok(rollovers(watch, true).length >= 5 && rollovers(watch, false).length >= 3, facts);
 
     const { lineage, log, hashes } = await prove(scene, { logged: true });
     assert.ok(lineage.snapshots.length >= 2, `${lineage.snapshots.length} snapshots; ${facts}`);
@@ -140,6 +140,7 @@ test("[S115] watch: an application without busy_timeout sees SQLITE_BUSY at most
     const { log } = await prove(scene, { logged: true, samples: 20 });
     // The event is printed when the barrier has fallen; its own clock and the writer's are the same machine's.
     const held = [...rollovers(watch, true), ...watch.of("barrier_in_vain")];
+    assert.ok(held.length > 0, "a barrier stood");
     const barriers = held.map(({ time, heldMs }) => [time - Number(heldMs) - 10, time + 2]);
     const outside = log!.busy.filter(({ ms }) => !barriers.some(([from, to]) => ms >= from && ms <= to));
     // SQLite lets any reader take the write lock for microseconds when it meets the wal-index header half written: a plain
@@ -151,9 +152,9 @@ test("[S28] [S115] watch: an application without busy_timeout that pauses sees n
   timeout: 60_000,
 }, () =>
   inScene(async (scene) => {
-    const writer = scene.writer("runtime", ["--busy-timeout", "0", "--pace-ms", "3"]);
+    const writer = scene.writer("runtime", ["--busy-timeout", "0", "--pause-every", "1000", "--pause-ms", "300"]);
     await writer.started();
-    // Far from the barrier: a writer that pauses leaves room for rollovers without one.
+    // Between two pauses the WAL stays below the barrier's threshold, so every rollover finds one.
     const watch = scene.watch([...eagerFlags, "--min-checkpoint-pages", "500"]);
     await watch.event("started");
     await sleep(4000);
