@@ -18,7 +18,7 @@ const { clock } = systemRuntime();
 
 /** Sorts the blocks by how they must be run; what fits nowhere fails the first test. */
 const isDemo = (text: string): boolean => text === "npm ci && npx walrust demo\n";
-const isGate = (text: string): boolean => text === "npm run gate\n";
+const isGate = (text: string): boolean => text === "npm ci && npm run gate\n";
 const isWatch = (text: string): boolean => /^walrust watch app\.db/m.test(text);
 const isHelp = (text: string): boolean => text.trimEnd().split("\n").every((line) => line.endsWith(" --help"));
 const isBucket = (text: string): boolean => !isWatch(text) && text.includes("s3://my-bucket/backups");
