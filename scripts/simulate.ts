@@ -1,4 +1,7 @@
-/** Replays one history (`--seed N`, prints its trace) or runs many (`--seeds N`, `--from N`), `--steps N` each; `--calls` traces each call. */
+/**
+ * Replays one history (`--seed N`, prints its trace) or runs many (`--seeds N`, `--from N`), `--steps N` each;
+ * `--calls` traces each call, `--stop` ends at the first failure.
+ */
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { simulate, SimulationFailure } from "../test/simulation/watch_simulation.ts";
@@ -9,6 +12,7 @@ const { values } = parseArgs({
     seeds: { type: "string", default: "1000" },
     from: { type: "string", default: "1" },
     calls: { type: "boolean", default: false },
+    stop: { type: "boolean", default: false },
     steps: { type: "string", default: "40" },
   },
 });
@@ -26,6 +30,7 @@ for (let seed = first; seed <= last; seed++) {
     if (!(error instanceof SimulationFailure)) throw error;
     failures.push(error.message.split("\n")[0]);
     console.log(values.seed === undefined ? failures.at(-1) : error.trace.lines.join("\n"));
+    if (values.stop) break;
   }
 }
 console.log(`${last - first + 1} histories: ${JSON.stringify(sums)}, ${failures.length} failed`);

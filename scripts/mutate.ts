@@ -1,0 +1,73 @@
+/**
+ * Breaks the safety code in one deliberate way after another and demands that a test or the simulation notices.
+ *
+ *   node scripts/mutate.ts                 all of mutations.ts
+ *   node scripts/mutate.ts --only WORDS    those whose name holds the words
+ *
+ * Works on a copy of the tree; ends with 1 when a breakage stays unnoticed or no longer fits the code.
+ */
+import { spawnSync } from "node:child_process";
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { type Mutation, mutations } from "./mutations.ts";
+
+const { values } = parseArgs({ options: { only: { type: "string", default: "" } } });
+const project = fileURLToPath(new URL("..", import.meta.url));
+const flags = ["--experimental-strip-types", "--disable-warning=ExperimentalWarning"];
+
+/** Who looks, the quick ones first. */
+const hunters: readonly (readonly [name: string, words: readonly string[]])[] = [
+  ...["capture", "engine", "resume", "spool", "publisher", "page_index", "journal", "restore"].map((name) =>
+    [`${name}_test`, ["--test", `test/replication/${name}_test.ts`]] as const
+  ),
+  ["simulation", ["scripts/simulate.ts", "--seeds", "600", "--steps", "40", "--stop"]],
+  ["wal_test", ["--test", "test/format/wal_test.ts"]],
+];
+
+/** The first hunter that fails in the broken copy, or null. */
+function noticedBy(copy: string): string | null {
+  for (const [name, words] of hunters) {
+    const { status } = spawnSync(process.execPath, [...flags, ...words], { cwd: copy, timeout: 300_000 });
+    if (status !== 0) return name;
+  }
+  return null;
+}
+
+function tryOne(copy: string, { file, find, replace }: Mutation): string | null {
+  const path = join(copy, file);
+  const whole = readFileSync(path, "utf8");
+  if (whole.split(find).length !== 2) return null;
+  writeFileSync(path, whole.replace(find, () => replace));
+  try {
+    return noticedBy(copy);
+  } finally {
+    writeFileSync(path, whole);
+  }
+}
+
+const copy = mkdtempSync(join(tmpdir(), "walrust-mutate-"));
+try {
+  for (const part of ["src", "test", "scripts", "mod.ts", "cli.ts", "package.json", "deno.json"]) {
+    cpSync(join(project, part), join(copy, part), { recursive: true });
+  }
+  symlinkSync(join(project, "node_modules"), join(copy, "node_modules"));
+  const healthy = noticedBy(copy);
+  if (healthy !== null) throw new Error(`${healthy} fails without any breakage`);
+  const chosen = mutations.filter(({ name }) => name.includes(values.only));
+  let unnoticed = 0;
+  for (const mutation of chosen) {
+    const stands = readFileSync(join(project, mutation.file), "utf8").split(mutation.find).length - 1;
+    const by = stands === 1 ? tryOne(copy, mutation) : null;
+    if (by === null) unnoticed++;
+    const result = stands !== 1 ? `NOT APPLIED: its text stands ${stands} times` : by ?? "UNNOTICED";
+    console.log(`${mutation.name.padEnd(72)} ${result}`);
+  }
+  console.log(`${chosen.length} breakages, ${unnoticed} unnoticed`);
+  if (unnoticed > 0) process.exitCode = 1;
+} finally {
+  rmSync(copy, { recursive: true, force: true });
+}

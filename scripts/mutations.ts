@@ -1,0 +1,203 @@
+/** Deliberate breakages of the code that keeps data safe; `mutate.ts` applies each and looks who notices. */
+
+/** One breakage: `find` stands exactly once in `file` and becomes `replace`. */
+export interface Mutation {
+  readonly name: string;
+  readonly file: string;
+  readonly find: string;
+  readonly replace: string;
+}
+
+const inReplication = (file: string) => (name: string, find: string, replace: string): Mutation => ({
+  name,
+  file: `src/replication/${file}.ts`,
+  find,
+  replace,
+});
+
+const capture = inReplication("capture");
+const engine = inReplication("engine");
+const index = inReplication("page_index");
+const journal = inReplication("journal");
+const publisher = inReplication("publisher");
+const resume = inReplication("resume");
+const rollover = inReplication("rollover");
+const sealed = inReplication("sealed");
+const snapshot = inReplication("snapshot");
+const spool = inReplication("spool");
+const stream = inReplication("stream");
+const walk = inReplication("walk");
+
+export const mutations: readonly Mutation[] = [
+  spool("an object is spooled without fsync", "        file.sync();\n", ""),
+  spool("the name of a spooled object is not forced", "      this.#files.syncDirectory(this.#directory);\n", ""),
+  journal("the journal is written without fsync", "    file.sync();\n", ""),
+  journal(
+    "the name of the journal is not forced",
+    "  files.rename(temporary, `${directory}/${name}`);\n  files.syncDirectory(directory);\n",
+    "  files.rename(temporary, `${directory}/${name}`);\n",
+  ),
+  stream("the journal is written before the index is on disk", "    parts.index.sync();\n", ""),
+  stream(
+    "the index counts on an object before it is confirmed",
+    "    this.publisher.add(sealed, spooled);\n",
+    "    this.parts.index.apply(sealed.hashes, sealed.pageCount);\n    this.publisher.add(sealed, spooled);\n",
+  ),
+  engine(
+    "two deltas in flight",
+    "    if (stream.publisher.idle) {\n      if (this.#doubt",
+    "    if (this.#live !== null) {\n      if (this.#doubt",
+  ),
+  rollover(
+    "the old pin is released before the new one is taken",
+    "    const reachable = this.#live.gauge().log;\n    const pin = this.#live.addPin();\n    this.#next",
+    "    const reachable = this.#live.gauge().log;\n    this.#live.releasePin(this.#live.oldestPin);\n    const pin = this.#live.addPin();\n    this.#next",
+  ),
+  rollover(
+    "rollover with unpublished frames",
+    "    if (!publisher.idle || !reached(position, next)) return;\n",
+    "    if (position === null && publisher.idle && next === null) return;\n",
+  ),
+  rollover(
+    "the pin moves although frames came that are not ours",
+    " && result.log === this.#frames) {",
+    ") {",
+  ),
+  rollover("no barrier: the write lock is not taken", "!lock.beginImmediate(); tries++", "tries < 0; tries++"),
+  rollover("the rest is not sealed under the barrier", '      if (!this.#seal(Infinity, "memory")) return;\n', ""),
+  capture("any log is the same log", "  return a.salt1 === b.salt1 && ", "  return a.pageSize === b.pageSize || "),
+  capture(
+    "overwritten frames are not noticed",
+    "if (!guardHolds(live, position)) return",
+    "if (position === null) return",
+  ),
+  capture(
+    "a log restarted twice is taken for one restarted once",
+    "position !== null && header.salt1 !== (position.header.salt1 + 1) >>> 0",
+    "position !== null && header.salt1 === position.header.salt1",
+  ),
+  capture(
+    "a transaction is cut",
+    "      if (commit === 0) return;\n",
+    "      if (commit === 0 && result.pages.size < pagesMax) return;\n",
+  ),
+  capture(
+    "a page is dropped",
+    "  const pgnos = beyond < 0 ? sorted",
+    "  const pgnos = beyond < 0 ? sorted.subarray(0, Math.max(1, sorted.length - (sorted.length > 9 ? 1 : 0)))",
+  ),
+  capture("pages beyond the end are shipped", "pgno > commit.pageCount);", "pgno > commit.pageCount + 1e9);"),
+  capture(
+    "growth without its pages is shipped",
+    "    else if (pgno !== lockPage) return pgno;\n",
+    "    else if (pgno === lockPage && at < -1) return pgno;\n",
+  ),
+  capture(
+    "an image forgets the frames of a log that is not all copied",
+    "const backfilled = after.log === limit && after.checkpointed >= limit;",
+    "const backfilled = after.checkpointed >= limit;",
+  ),
+  capture(
+    "a restart while an image is taken is not noticed",
+    "if (again === null || !sameLog(header, again) || after.log < limit) return null;",
+    "if (again === null) return null;",
+  ),
+  capture(
+    "the file is trusted instead of the gauge",
+    "  const before = live.gauge();\n  if (before.log < 0)",
+    "  const inFile = Math.floor((live.wal.stat().size - 32) / (24 + live.pageSize));\n" +
+      "  const before = { ...live.gauge(), log: Math.max(0, inFile) };\n  if (before.log < 0)",
+  ),
+  engine(
+    "a wake-up trusts a log that was restarted",
+    "header !== null && sameLog(position.header, header);",
+    "header !== null;",
+  ),
+  engine(
+    "a wake-up trusts its position although frames came",
+    "position !== null && log !== position.state.frames",
+    "position !== null && log < 0",
+  ),
+  engine(
+    "a resume compares too few pages",
+    "new Set([...changed, ...(doubt.pages ?? [])]);",
+    "new Set([...changed].slice(1));",
+  ),
+  engine(
+    "a replaced database is compared only where the WAL says",
+    "const since = replaced || journal.position === null",
+    "const since = journal.position === null",
+  ),
+  resume(
+    "objects behind the journal are not taken into the index",
+    "  for (const { hashes, head } of followers) index.apply(hashes, head.pageCount);\n",
+    "",
+  ),
+  resume(
+    "the index goes on counting on sealed objects that were overtaken",
+    "    index.apply({ pgnos, hashes: new Uint8Array(pgnos.length * indexEntrySize) }, pageCount);\n",
+    "",
+  ),
+  resume(
+    "a seq is used again",
+    "  for (let seq = journal.seq + 1n; seq <= head; seq++) {\n",
+    "  for (let seq = journal.seq + 1n; seq < head; seq++) {\n",
+  ),
+  resume(
+    "a state directory from another machine is believed",
+    "  if (journal.machine !== options.machine) return",
+    "  if (journal.machine === null) return",
+  ),
+  publisher(
+    "no If-None-Match",
+    "await this.#store.put(sealed.key, body, { ifAbsent: true });",
+    "await this.#store.put(sealed.key, body);",
+  ),
+  publisher(
+    "a spooled object is removed before it is confirmed",
+    "      const { sealed } = this.#queue[0];\n",
+    "      const { sealed } = this.#queue[0];\n      if (this.#queue[0].spooled && sealed.size < 1e6) Object.assign(sealed, { chunks: ((all) => () => all)([...sealed.chunks()].map((chunk) => chunk.slice())) }) && this.#spool.remove(sealed.seq);\n",
+  ),
+  sealed("a wrong end page count", "    yield { pgno: pageCount + 1,", "    yield { pgno: pageCount + 2,"),
+  stream(
+    "created_ms goes back with the clock",
+    "Math.max(this.parts.runtime.clock.now(), this.sealed.createdMs)",
+    "this.parts.runtime.clock.now()",
+  ),
+  index("entries beyond the end come back", "    this.truncate(pageCount);\n", ""),
+  index(
+    "hashes of pages are not keyed to their content",
+    "this.#keyed.set(page, this.#keyed.length - page.length);",
+    "this.#keyed.set(page.subarray(0, page.length - 16), this.#keyed.length - page.length);",
+  ),
+  snapshot("a snapshot may be complete before its bridge", "        await options.ready;\n", ""),
+  snapshot("a snapshot that is not its bridge's is completed", "!== plan.rawHash) {", "=== 0n) {"),
+  walk(
+    "restore believes any predecessor",
+    "      if (header.prevChecksum !== this.#chain) {",
+    "      if (header.prevChecksum === this.#chain + 1n) {",
+  ),
+  walk(
+    "restore believes a size that no page backs",
+    "    if (absent > allowed) {",
+    "    if (absent > allowed + 1e9) {",
+  ),
+  {
+    name: "a short read becomes zeros",
+    file: "src/replication/image.ts",
+    find: "if (file.read(into, position) === into.length) return;",
+    replace: "if (file.read(into, position) >= 0) return;",
+  },
+  {
+    name: "the frame checksum leaves out the commit size",
+    file: "src/format/wal.ts",
+    find: "    sums.add(offset, offset + 8);\n",
+    replace: "    sums.add(offset, offset);\n",
+  },
+  {
+    name: "state.json is swapped without a condition",
+    file: "src/replication/lineage.ts",
+    find: "etag === null ? { ifAbsent: true, signal } : { ifMatch: etag, signal }",
+    replace: "etag === null ? { signal } : { signal }",
+  },
+];
