@@ -97,6 +97,24 @@ test("Spool.add: killed at any step there is the whole object or none, and no ru
   }
 });
 
+test("Spool.add: content, then name, then the directory are on the disk before it returns", () => {
+  const { directory, index, seal } = bench();
+  const life = new Life();
+  const spool = new Spool(life.runtime(new SkippingClock()).files, directory);
+  const steps: string[] = [];
+  life.onOperation = (name, target) => steps.push(`${name} ${target.slice(directory.length)}`);
+  spool.add(seal(1n, 1));
+  const [name, temporary] = ["/0000000000000001.hadbp", "/0000000000000001.hadbp.tmp"];
+  assert.deepEqual(steps.filter((step) => !step.startsWith("write")), [
+    `remove ${temporary}`,
+    `open ${temporary}`,
+    `sync ${temporary}`,
+    `rename ${name}`,
+    "syncDirectory ",
+  ]);
+  index.close();
+});
+
 test("[S37] Spool.add: a full disk leaves nothing behind that takes room", () => {
   const { directory, index, seal } = bench();
   const life = new Life();
