@@ -204,8 +204,11 @@ export interface Point {
 /** The range that exists, in words. */
 export function rangeText(first: Point, last: Point): string {
   const text = ({ seq, createdMs }: Point): string =>
-    createdMs === null || Math.abs(createdMs) > 8.64e15
-      ? `seq ${seq}`
-      : `seq ${seq} of ${new Date(createdMs).toISOString()}`;
+    createdMs === null ? `seq ${seq}` : `seq ${seq} of ${timeText(createdMs)}`;
   return `the points go from ${text(first)} to ${text(last)}`;
+}
+
+/** A time as people write it: RFC 3339 in UTC; a number where the calendar ends. */
+export function timeText(ms: number): string {
+  return Math.abs(ms) <= 8.64e15 ? new Date(ms).toISOString() : `${ms} ms`;
 }

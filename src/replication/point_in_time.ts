@@ -3,7 +3,8 @@ import { ConfigError, IntegrityError, RestoreError } from "../errors.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { type History, readHeader, type Segment, segmentPoints } from "./history.ts";
 import type { PoolObject, ReadOptions } from "./inventory.ts";
-import { missingRange, rangeText, retained, seqRangeText } from "./plan.ts";
+import { missingRange, rangeText, retained, seqRangeText, timeText } from "./plan.ts";
+import { type FoundPoint, searchTime } from "./time_search.ts";
 
 /** What to restore. */
 export type RestoreTarget =
@@ -22,12 +23,6 @@ export interface ResolvedTarget {
 }
 
 const rfc3339 = /^(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})?$/;
-
-/** Beyond this many points a foreign lineage is searched by bisection, as if its times were ordered. */
-const linearPointsMax = 2000;
-
-/** Headers read at once in a linear search. */
-const headersInFlight = 16;
 
 /**
  * Unix milliseconds of an RFC 3339 time; digits beyond milliseconds are dropped. The zone is required, because a guess
@@ -89,11 +84,16 @@ export async function resolveTarget(
     const range = await rangeOf(store, history, usable.map(segmentPoints), options);
     throw outOfRange(`${timeText(target.ms)} lies in the future and`, range);
   }
+  const notes: string[] = [];
   for (const [index, segment] of usable.entries()) {
     const points = segmentPoints(segment);
-    const found = await findTime(store, history.root, segment, points, target.ms, options);
+    const olderSeq = index + 1 < usable.length ? segmentPoints(usable[index + 1]).at(-1)!.max : null;
+    const { root } = history;
+    const search = await searchTime({ ...options, store, root, segment, points, ms: target.ms, nowMs, olderSeq });
+    const { found } = search;
+    notes.push(...search.notes);
     if (found === null) continue;
-    const notes = index === 0 && segment !== history.segments[0] ? latest(history, segment).notes : [];
+    if (index === 0) notes.push(...latest(history, segment).notes);
     notes.push(...noteGap(segment, points, found, target.ms));
     return { segment, seq: points[found.index].max, notes };
   }
@@ -130,51 +130,11 @@ function nothingThere(history: History, location: string): RestoreError {
   });
 }
 
-/** Created time of the object, or null where it cannot be read: the walk will say why if it is needed. */
-async function createdMs(store: ObjectStore, root: string, object: PoolObject, options: ReadOptions): Promise<number> {
-  return (await readHeader(store, root, object, options)).createdMs;
-}
-
-/** Index of the newest point not later than `ms`, or null. */
-async function findTime(
-  store: ObjectStore,
-  root: string,
-  segment: Segment,
-  points: PoolObject[],
-  ms: number,
-  options: ReadOptions,
-): Promise<{ index: number; createdMs: number } | null> {
-  if (!segment.own && points.length <= linearPointsMax) {
-    // Rust stamps a merge with the time of merging, so an object counts from the minimum of its own time and those
-    // of all later ones: the newest point with an effective time ≤ ms is the newest one whose own time is ≤ ms.
-    for (let end = points.length; end > 0; end -= headersInFlight) {
-      const start = Math.max(0, end - headersInFlight);
-      const times = await Promise.all(points.slice(start, end).map((point) => createdMs(store, root, point, options)));
-      for (let index = end - 1; index >= start; index--) {
-        if (times[index - start] <= ms) return { index, createdMs: times[index - start] };
-      }
-    }
-    return null;
-  }
-  let low = 0;
-  let high = points.length;
-  let found: { index: number; createdMs: number } | null = null;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    const time = await createdMs(store, root, points[middle], options);
-    if (time <= ms) {
-      found = { index: middle, createdMs: time };
-      low = middle + 1;
-    } else high = middle;
-  }
-  return found;
-}
-
 /** Says (or, for damage, throws) when the time may belong to seqs that are no longer there. */
 function noteGap(
   segment: Segment,
   points: PoolObject[],
-  found: { index: number; createdMs: number },
+  found: FoundPoint,
   ms: number,
 ): string[] {
   const point = points[found.index];
@@ -211,7 +171,7 @@ async function rangeOf(
   const last = points[0].at(-1)!;
   const time = async (object: PoolObject): Promise<number | null> => {
     try {
-      return await createdMs(store, history.root, object, options);
+      return (await readHeader(store, history.root, object, options)).createdMs;
     } catch (error) {
       if (error instanceof IntegrityError) return null;
       throw error;
@@ -225,9 +185,4 @@ function outOfRange(what: string, range: string): RestoreError {
     hint: "Choose a point in this range.",
     data: { range },
   });
-}
-
-/** A time as people write it: RFC 3339 in UTC; a number where the calendar ends. */
-export function timeText(ms: number): string {
-  return Math.abs(ms) <= 8.64e15 ? new Date(ms).toISOString() : `${ms} ms`;
 }
