@@ -90,5 +90,7 @@ function printReport(output: Output, name: string, report: RestoreReport, durati
   const time = report.createdMs === null ? "" : ` of ${formatTime(report.createdMs)}`;
   const size = (report.pageSize ?? 0) * (report.pageCount ?? 0);
   output.line(`✓ seq ${report.seq}${time}${lineage}: ${formatBytes(size)} in ${formatDuration(durationMs)}`);
-  if (report.undo !== null) output.line(`what was there before was moved aside; undo: ${report.undo}`);
+  if (report.undo === null) return;
+  output.line(`what was there before is now ${report.movedAside.join(", ")}`);
+  output.line(`undo: ${report.undo}`);
 }

@@ -129,19 +129,25 @@ export function checkOutput(files: Files, outputPath: string, force: boolean): v
   });
 }
 
-/**
- * Gives the proven image its name and forces it to the disk. What stood there is moved aside first.
- * Returns the command that undoes the move, or null when nothing was moved.
- */
+/** What stood at the output before, and how it comes back. */
+export interface MovedAside {
+  /** Where its files are now. */
+  readonly paths: string[];
+  /** One shell command line that puts them back and keeps what was restored; null when nothing was moved. */
+  readonly undo: string | null;
+}
+
+/** Gives the proven image its name and forces it to the disk. What stood there is moved aside first. */
 export function installImage(
   files: Files,
   image: ImageFile,
   outputPath: string,
   force: boolean,
   random: Random,
-): string | null {
+): MovedAside {
   checkOutput(files, outputPath, force);
-  const backup = `${outputPath}.bak-${hexOf(random.bytes(4))}`;
+  const tag = hexOf(random.bytes(4));
+  const backup = `${outputPath}.bak-${tag}`;
   const moved: string[] = [];
   // The database first: without it its sidecars are harmless, while a database without its WAL lacks commits.
   for (const suffix of ["", ...sidecarSuffixes]) {
@@ -156,8 +162,26 @@ export function installImage(
     throw error;
   }
   files.syncDirectory(directoryOf(outputPath));
-  if (moved.length === 0) return null;
-  return moved.map((suffix) => `mv ${shellQuoted(backup + suffix)} ${shellQuoted(outputPath + suffix)}`).join(" && ");
+  const paths = moved.map((suffix) => backup + suffix);
+  return { paths, undo: moved.length === 0 ? null : undoCommand(absolutePath(files, outputPath), tag, moved) };
+}
+
+/**
+ * What stands at the output by then goes away first, with the sidecars it got since, so that no file meets those of
+ * another database; then the old database comes back, then its sidecars. Sidecars that had no database stay aside.
+ * Nothing is deleted or replaced, and where a part fails the rest does not run.
+ */
+function undoCommand(output: string, tag: string, moved: readonly string[]): string {
+  const [backup, kept] = [`${output}.bak-${tag}`, `${output}.restored-${tag}`];
+  const exists = (path: string): string => `test -e ${shellQuoted(path)}`;
+  const move = (from: string, to: string): string => `mv ${shellQuoted(from)} ${shellQuoted(to)}`;
+  const away = ["", ...sidecarSuffixes].map((suffix) =>
+    `{ ! ${exists(output + suffix)} || ${move(output + suffix, kept + suffix)}; }`
+  );
+  const back = moved.includes("") ? moved.map((suffix) => move(backup + suffix, output + suffix)) : [];
+  const guards = [...(back.length > 0 ? [exists(backup)] : []), `! ${exists(kept)}`];
+  const told = `echo ${shellQuoted(`the restored database is now ${kept}`)}`;
+  return [...guards, ...away, ...back, told].join(" && ");
 }
 
 /** A link refuses an existing name in the same step; file systems without links get a rename. */
@@ -179,6 +203,12 @@ function linkInto(files: Files, from: string, to: string): void {
 export function directoryOf(path: string): string {
   const slash = path.lastIndexOf("/");
   return slash < 0 ? "." : slash === 0 ? "/" : path.slice(0, slash);
+}
+
+/** The path as every working directory and every reader of names understands it. */
+export function absolutePath(files: Files, path: string): string {
+  const directory = files.realPath(directoryOf(path));
+  return `${directory === "/" ? "" : directory}/${path.slice(path.lastIndexOf("/") + 1)}`;
 }
 
 function shortRead(path: string): RestoreError {

@@ -2,7 +2,15 @@
 import { IntegrityError, NotFoundError, RestoreError } from "../errors.ts";
 import type { Log, Runtime } from "../runtime/types.ts";
 import { getBytes, type ObjectStore } from "../storage/object_store.ts";
-import { checkOutput, directoryOf, ImageFile, installImage, sidecarSuffixes, unsound } from "./apply.ts";
+import {
+  checkOutput,
+  directoryOf,
+  ImageFile,
+  installImage,
+  type MovedAside,
+  sidecarSuffixes,
+  unsound,
+} from "./apply.ts";
 import { rangeSize } from "./fetch.ts";
 import { type History, readHistory } from "./history.ts";
 import { objectKey, type PoolObject } from "./inventory.ts";
@@ -94,7 +102,9 @@ export interface RestoreReport {
   readonly pageCount: number | null;
   /** What SQLite said; `skipped` when no SQLite could be asked. */
   readonly integrity: "none" | "ok" | "skipped";
-  /** Command that puts moved files back. */
+  /** Files that stood at the output, where they are now. */
+  readonly movedAside: string[];
+  /** One shell command line that puts them back and keeps what was restored; null when nothing was moved. */
   readonly undo: string | null;
   /** What the user should know, in words. */
   readonly warnings: string[];
@@ -142,8 +152,8 @@ export async function restore(options: RestoreOptions): Promise<RestoreReport> {
     const integrity = await attempt.checkImage(image.path);
     options.signal?.throwIfAborted();
     attempt.progress("install");
-    const undo = installImage(runtime.files, image, outputPath, force, runtime.random);
-    return attempt.report(plan, result, integrity, undo);
+    const moved = installImage(runtime.files, image, outputPath, force, runtime.random);
+    return attempt.report(plan, result, integrity, moved);
   } finally {
     image?.remove();
   }
@@ -306,7 +316,7 @@ class RestoreAttempt {
     plan: RestorePlan,
     result: WalkResult | null,
     integrity: RestoreReport["integrity"],
-    undo: string | null,
+    moved: MovedAside | null,
   ): RestoreReport {
     const objects = plan.steps.filter((step) => step.kind !== "hole");
     const planned = [plan.snapshot, ...objects].reduce((sum, { size }) => sum + Math.ceil(size / rangeSize), 0);
@@ -326,7 +336,8 @@ class RestoreAttempt {
       pageSize: result?.pageSize ?? null,
       pageCount: result?.pageCount ?? null,
       integrity,
-      undo,
+      movedAside: moved?.paths ?? [],
+      undo: moved?.undo ?? null,
       warnings: [...this.#warnings],
     };
   }
