@@ -3,6 +3,7 @@ import { ConfigError } from "../errors.ts";
 import { checksumHex } from "../format/hadbp.ts";
 import { parsePointInTime, type RestoreTarget } from "../replication/point_in_time.ts";
 import { type ImageCheck, type IntegrityLevel, restore, type RestoreReport } from "../replication/restore.ts";
+import type { Log } from "../runtime/types.ts";
 import type { CommandCall, CommandContext } from "./context.ts";
 import { findRoot, openDestination } from "./destination.ts";
 import { count, formatBytes, formatDuration, formatTime, type Output } from "./output.ts";
@@ -19,6 +20,12 @@ export async function run(context: CommandContext, call: CommandCall): Promise<n
   const destination = openDestination(context);
   const { name, root } = await findRoot(destination, call.positionals[0][0], signal);
   const progress = progressOf(context);
+  // People must see them whatever the log's level: on the way, so that they also stand before an error.
+  const warn: Log = (level, message, data) => {
+    if (level !== "warning") return log(level, message, data);
+    progress.clear();
+    output.warning(message);
+  };
   const beganMs = runtime.clock.monotonic();
   let report: RestoreReport;
   try {
@@ -34,14 +41,13 @@ export async function run(context: CommandContext, call: CommandCall): Promise<n
       parallel: Number(options.parallel),
       signal,
       onProgress: ({ bytes, bytesTotal }) => progress.update(bytes, bytesTotal),
-      log,
+      log: warn,
       check: fallbackCheck,
     });
   } finally {
     progress.clear();
   }
   const durationMs = runtime.clock.monotonic() - beganMs;
-  for (const warning of report.warnings) output.warning(warning);
   output.json({
     name,
     ...report,
@@ -74,9 +80,10 @@ function progressOf({ process, runtime, shared }: CommandContext): Progress {
 
 function printReport(output: Output, name: string, report: RestoreReport, durationMs: number): void {
   const lineage = report.lineage === null ? "" : `, lineage ${report.lineage.slice(0, 8)}`;
+  const time = report.createdMs === null ? "" : ` of ${formatTime(report.createdMs)}`;
   if (report.dryRun) {
     output.line(`${name} → ${report.outputPath} (dry run, nothing written)`);
-    output.line(`  would restore seq ${report.seq}${lineage}`);
+    output.line(`  would restore seq ${report.seq}${time}${lineage}`);
     output.line(`  snapshot seq ${report.snapshotSeq}, ${formatBytes(report.snapshotBytes)}`);
     output.line(`  ${count(report.changesets, "changeset")} after it`);
     output.line(`  ${formatBytes(report.bytes)} in ${count(report.requests, "request")} at least`);
@@ -87,7 +94,6 @@ function printReport(output: Output, name: string, report: RestoreReport, durati
   output.line(`  ${count(report.changesets, "changeset")} applied`);
   if (report.chain !== null) output.line(`  checksum ${checksumHex(report.chain)} verified`);
   if (report.integrity === "ok") output.line("  integrity check ok");
-  const time = report.createdMs === null ? "" : ` of ${formatTime(report.createdMs)}`;
   const size = (report.pageSize ?? 0) * (report.pageCount ?? 0);
   output.line(`✓ seq ${report.seq}${time}${lineage}: ${formatBytes(size)} in ${formatDuration(durationMs)}`);
   if (report.undo === null) return;

@@ -8,6 +8,12 @@ import type { ChangesetSink, VerifiedChangeset } from "./walk.ts";
 /** Files that SQLite would read together with a database. */
 export const sidecarSuffixes = ["-wal", "-shm", "-journal"] as const;
 
+/** Between an output's name and the random end of the temporary file's. */
+const temporaryMark = ".tmp-";
+
+/** A temporary file that was not written for so long is no running restore's, milliseconds. */
+const leftoverAgeMin = 3_600_000;
+
 /** Bytes hashed or read at once. */
 const readSize = 1024 * 1024;
 
@@ -26,7 +32,7 @@ export class ImageFile implements ChangesetSink {
   constructor(options: { files: Files; sha256: NewSha256; random: Random; outputPath: string }) {
     this.#files = options.files;
     this.#sha256 = options.sha256;
-    this.path = `${options.outputPath}.tmp-${hexOf(options.random.bytes(8))}`;
+    this.path = `${options.outputPath}${temporaryMark}${hexOf(options.random.bytes(8))}`;
     this.#file = io(() => options.files.open(this.path, "exclusive"), options.outputPath);
   }
 
@@ -115,6 +121,14 @@ export function checkOutput(files: Files, outputPath: string, force: boolean): v
       hint: "Create it first.",
     });
   }
+  const listed = new Set(files.list(directory).map(({ name }) => name));
+  for (const suffix of ["", ...sidecarSuffixes]) {
+    // Where a link leads nowhere, there is no file, and yet the name is taken.
+    if (files.stat(outputPath + suffix) !== null || !listed.has(nameOf(outputPath) + suffix)) continue;
+    throw new ConfigError("output_not_file", `${outputPath + suffix} is a symbolic link that leads nowhere`, {
+      hint: "Remove it, or choose another output.",
+    });
+  }
   const found = ["", ...sidecarSuffixes].filter((suffix) => files.stat(outputPath + suffix) !== null);
   for (const suffix of found) {
     if (files.stat(outputPath + suffix)!.type === "file") continue;
@@ -127,6 +141,26 @@ export function checkOutput(files: Files, outputPath: string, force: boolean): v
     hint: "Choose another output, or use --force: it moves the old files aside.",
     data: { outputPath },
   });
+}
+
+/**
+ * Removes what restores to this output left behind when they were killed: files of the temporary name, not written for
+ * an hour. Returns their paths.
+ */
+export function removeLeftovers(files: Files, outputPath: string, nowMs: number): string[] {
+  const directory = directoryOf(outputPath);
+  const begin = `${nameOf(outputPath)}${temporaryMark}`;
+  const removed: string[] = [];
+  for (const { name, type } of files.list(directory)) {
+    if (type !== "file" || !name.startsWith(begin)) continue;
+    if (!/^[0-9a-f]{16}(-wal|-shm|-journal)?$/.test(name.slice(begin.length))) continue;
+    const path = `${directory}/${name}`;
+    const stat = files.stat(path);
+    if (stat === null || nowMs - Number(stat.mtimeNs / 1_000_000n) < leftoverAgeMin) continue;
+    files.remove(path);
+    removed.push(path);
+  }
+  return removed;
 }
 
 /** What stood at the output before, and how it comes back. */
@@ -208,7 +242,11 @@ export function directoryOf(path: string): string {
 /** The path as every working directory and every reader of names understands it. */
 export function absolutePath(files: Files, path: string): string {
   const directory = files.realPath(directoryOf(path));
-  return `${directory === "/" ? "" : directory}/${path.slice(path.lastIndexOf("/") + 1)}`;
+  return `${directory === "/" ? "" : directory}/${nameOf(path)}`;
+}
+
+function nameOf(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
 }
 
 function shortRead(path: string): RestoreError {

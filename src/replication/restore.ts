@@ -8,27 +8,19 @@ import {
   ImageFile,
   installImage,
   type MovedAside,
-  sidecarSuffixes,
+  removeLeftovers,
   unsound,
 } from "./apply.ts";
 import { rangeSize } from "./fetch.ts";
-import { type History, readHistory } from "./history.ts";
+import { type History, readHeader, readHistory } from "./history.ts";
+import { checkWithSqlite, type ImageCheck, type IntegrityLevel } from "./image_check.ts";
 import { objectKey, type PoolObject } from "./inventory.ts";
 import { planRestore, type RestorePlan } from "./plan.ts";
 import { type ResolvedTarget, resolveTarget, type RestoreTarget } from "./point_in_time.ts";
 import { ChangesetWalk, type WalkResult } from "./walk.ts";
 
+export type { ImageCheck, IntegrityLevel } from "./image_check.ts";
 export type { RestoreTarget } from "./point_in_time.ts";
-
-/** How thoroughly SQLite looks at the restored file. */
-export type IntegrityLevel = "none" | "quick" | "full";
-
-/** Asks a SQLite other than the runtime's for its findings; empty when sound, null when it cannot (too large, absent). */
-export type ImageCheck = (
-  files: Runtime["files"],
-  path: string,
-  level: "quick" | "full",
-) => Promise<string[] | null>;
 
 /** How far a restore is. */
 export interface RestoreProgress {
@@ -64,10 +56,24 @@ export interface RestoreOptions {
   signal?: AbortSignal;
   /** Told after every chunk that arrives. */
   onProgress?: (progress: RestoreProgress) => void;
-  /** Told of warnings. */
+  /** Told of every warning when it arises; the report repeats them. */
   log?: Log;
   /** Used where the runtime has no built-in SQLite. */
   check?: ImageCheck;
+}
+
+/** An object that a restore fetches. */
+export interface PlannedObject {
+  /** Key in the bucket. */
+  readonly key: string;
+  /** Bridges are deltas of no pages. */
+  readonly kind: "delta" | "snapshot" | "level";
+  /** First seq it covers. */
+  readonly min: bigint;
+  /** Last seq it covers. */
+  readonly max: bigint;
+  /** Its size. */
+  readonly bytes: number;
 }
 
 /** What was restored, and how. */
@@ -80,8 +86,10 @@ export interface RestoreReport {
   readonly lineage: string | null;
   /** Seq restored. */
   readonly seq: bigint;
-  /** Of the last changeset, Unix milliseconds; null in a dry run. */
+  /** Of the last changeset, Unix milliseconds; null in a dry run that cannot read it. */
   readonly createdMs: number | null;
+  /** What would be fetched, in order; null unless a dry run. */
+  readonly plan: PlannedObject[] | null;
   /** Snapshot it started from. */
   readonly snapshotSeq: bigint;
   /** Its size. */
@@ -133,7 +141,8 @@ export async function restore(options: RestoreOptions): Promise<RestoreReport> {
   if (!dryRun) checkOutput(runtime.files, outputPath, force);
   const attempt = new RestoreAttempt(options);
   await attempt.locate();
-  if (dryRun) return attempt.report(attempt.plan(), null, "none", null);
+  if (dryRun) return await attempt.rehearse();
+  attempt.removeLeftovers();
 
   let image: ImageFile | null = null;
   try {
@@ -153,7 +162,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreReport> {
     options.signal?.throwIfAborted();
     attempt.progress("install");
     const moved = installImage(runtime.files, image, outputPath, force, runtime.random);
-    return attempt.report(plan, result, integrity, moved);
+    return attempt.report(plan, { ...result, integrity, moved });
   } finally {
     image?.remove();
   }
@@ -180,8 +189,9 @@ class RestoreAttempt {
   async locate(): Promise<void> {
     const { store, root, target, runtime, signal } = this.#options;
     this.#history = await readHistory(store, root, { signal });
+    for (const text of this.#history.warnings) this.#warn(text);
     this.#target = await resolveTarget(store, this.#history, target, runtime.clock.now(), { signal });
-    for (const text of [...this.#history.warnings, ...this.#target.notes]) this.#warn(text);
+    for (const text of this.#target.notes) this.#warn(text);
     const ignored = this.#history.segments.reduce((sum, segment) => sum + segment.ignoredKeys, 0);
     if (ignored > 0) this.#options.log?.("info", `${ignored} keys that are not ours were ignored`, { ignored });
   }
@@ -296,7 +306,7 @@ class RestoreAttempt {
     if (level === "none") return "none";
     this.progress("check");
     let findings: string[] | null = null;
-    if (runtime.sqlite !== null) findings = checkWithSqlite(runtime, path, level);
+    if (runtime.sqlite !== null) findings = checkWithSqlite(runtime.files, runtime.sqlite, path, level);
     else if (check !== undefined) findings = await check(runtime.files, path, level);
     if (findings === null) {
       this.#warn(
@@ -312,32 +322,62 @@ class RestoreAttempt {
     this.#options.onProgress?.({ phase, bytes: this.#bytes, bytesTotal: Math.max(this.#bytes, this.#bytesTotal) });
   }
 
+  /** The report of a restore that is only planned. */
+  async rehearse(): Promise<RestoreReport> {
+    const plan = this.plan();
+    const { store, root, signal } = this.#options;
+    const objects = [plan.snapshot, ...plan.steps.filter((step) => step.kind !== "hole")];
+    let createdMs: number | null = null;
+    try {
+      createdMs = (await readHeader(store, root, objects.at(-1)!, { signal })).createdMs;
+    } catch (error) {
+      if (!(error instanceof IntegrityError)) throw error;
+      this.#warn(error.message);
+    }
+    return {
+      ...this.report(plan, null),
+      createdMs,
+      plan: objects.map((object) => {
+        const { kind, min, max, size } = object;
+        return { key: objectKey(root, object), kind, min, max, bytes: size };
+      }),
+    };
+  }
+
+  /** Says which files of restores that were killed it removed. */
+  removeLeftovers(): void {
+    const { runtime, outputPath } = this.#options;
+    for (const path of removeLeftovers(runtime.files, outputPath, runtime.clock.now())) {
+      this.#warn(`${path}, left behind by a restore that was killed, was removed`);
+    }
+  }
+
+  /** What was done, or with `done` null what is planned. */
   report(
     plan: RestorePlan,
-    result: WalkResult | null,
-    integrity: RestoreReport["integrity"],
-    moved: MovedAside | null,
+    done: WalkResult & { integrity: RestoreReport["integrity"]; moved: MovedAside } | null,
   ): RestoreReport {
     const objects = plan.steps.filter((step) => step.kind !== "hole");
     const planned = [plan.snapshot, ...objects].reduce((sum, { size }) => sum + Math.ceil(size / rangeSize), 0);
     return {
       outputPath: this.#options.outputPath,
-      dryRun: result === null,
+      dryRun: done === null,
       lineage: plan.segment.lineage,
       seq: plan.seq,
-      createdMs: result?.createdMs ?? null,
+      createdMs: done?.createdMs ?? null,
+      plan: null,
       snapshotSeq: plan.snapshot.max,
       snapshotBytes: plan.snapshot.size,
-      changesets: result?.changesets ?? objects.length,
+      changesets: done?.changesets ?? objects.length,
       objects: objects.length + 1,
-      bytes: result === null ? plan.bytes : this.#bytes,
-      requests: result === null ? planned : this.#requests,
-      chain: result?.chain ?? null,
-      pageSize: result?.pageSize ?? null,
-      pageCount: result?.pageCount ?? null,
-      integrity,
-      movedAside: moved?.paths ?? [],
-      undo: moved?.undo ?? null,
+      bytes: done === null ? plan.bytes : this.#bytes,
+      requests: done === null ? planned : this.#requests,
+      chain: done?.chain ?? null,
+      pageSize: done?.pageSize ?? null,
+      pageCount: done?.pageCount ?? null,
+      integrity: done?.integrity ?? "none",
+      movedAside: done?.moved.paths ?? [],
+      undo: done?.moved.undo ?? null,
       warnings: [...this.#warnings],
     };
   }
@@ -345,27 +385,5 @@ class RestoreAttempt {
   #warn(text: string): void {
     this.#warnings.push(text);
     this.#options.log?.("warning", text);
-  }
-}
-
-/** Opening a file in WAL mode makes sidecars beside it, which must not outlive the check. */
-function checkWithSqlite(
-  runtime: Pick<Runtime, "files" | "sqlite">,
-  path: string,
-  level: "quick" | "full",
-): string[] {
-  try {
-    const connection = runtime.sqlite!.open(path, { readOnly: true });
-    try {
-      return connection.check(level);
-    } finally {
-      connection.close();
-    }
-  } catch (error) {
-    if (error instanceof IntegrityError) throw error;
-    // SQLite refuses to open or read it: that is a finding, too.
-    return [error instanceof Error ? error.message : String(error)];
-  } finally {
-    for (const suffix of sidecarSuffixes) runtime.files.remove(path + suffix);
   }
 }

@@ -1,7 +1,7 @@
 /** Every command ends with the code of the one table in src/errors.ts, and says what to do. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import test from "node:test";
@@ -25,6 +25,12 @@ const noDatabase = join(folder, "notes.txt");
 writeFileSync(noDatabase, "this is no database, it only lies here\n".repeat(100));
 const existing = join(folder, "existing.db");
 writeFileSync(existing, "mine");
+const nowhere = join(folder, "nowhere.db");
+symlinkSync(join(folder, "absent/target.db"), nowhere);
+// What the restore of it warns of, once: a pointer that cannot be read.
+const warned = join(folder, "warned");
+cpSync(`${vectorsDirectory}/owned-lineage/bucket/backups`, warned, { recursive: true });
+writeFileSync(join(warned, "app/state.json"), "{");
 // Nobody listens on the discard port of loopback.
 const noServer = ["-b", "s3://bucket", "--endpoint", "http://127.0.0.1:9"];
 
@@ -95,7 +101,19 @@ const cases: Case[] = [
     name: "restore --dry-run",
     words: ["restore", "app", "-b", good, ...restoreTo("dry.db"), "--dry-run"],
     code: 0,
-    stdout: /nothing written[^]*would restore seq 20/,
+    stdout: /nothing written[^]*would restore seq 20 of 20\d\d-\d\d-\d\dT[\d:.]+Z, lineage/,
+  },
+  {
+    name: "restore to a name that SQLite would take for a URI",
+    words: ["restore", "app", "-b", good, "-o", "file:uri.db?mode=ro"],
+    code: 0,
+    stdout: /integrity check ok/,
+  },
+  {
+    name: "restore to a link that leads nowhere, no server is asked",
+    words: ["restore", "app", ...noServer, "-o", nowhere],
+    code: exitCodes.config,
+    stderr: /nowhere\.db is a symbolic link[^]*hint:/,
   },
   { name: "restore without name", words: ["restore"], code: exitCodes.config, stderr: /missing required argument/ },
   { name: "restore without -o", words: ["restore", "app", "-b", good], code: exitCodes.config, stderr: /hint: add -o/ },
@@ -260,6 +278,48 @@ test("--json: list and restore print one object on stdout", async () => {
   assert.equal(restored.seq, "20");
   assert.equal(restored.integrity, "ok");
   assert.match(restored.chain, /^[0-9a-f]{16}$/);
+});
+
+test("restore --dry-run --json: the time of the point and every object of the plan", async () => {
+  const words = ["restore", "app", "-b", good, ...restoreTo("x.db"), "--dry-run", "--json", "--seq", "8"];
+  const planned = JSON.parse((await walrust(words)).stdout);
+  const restored = JSON.parse(
+    (await walrust(["restore", "app", "-b", good, ...restoreTo("planned.db"), "--json", "--seq", "8"])).stdout,
+  );
+  assert.equal(planned.createdTime, restored.createdTime);
+  assert.equal(planned.createdMs, restored.createdMs);
+  assert.equal(restored.plan, null);
+  assert.equal(planned.plan.length, planned.objects);
+  const sizes = planned.plan.map(({ key, bytes }: { key: string; bytes: number }) => {
+    assert.equal(readFileSync(`${vectorsDirectory}/owned-lineage/bucket/backups/${key}`).length, bytes, key);
+    return bytes;
+  });
+  assert.equal(sizes.reduce((sum: number, bytes: number) => sum + bytes, 0), planned.bytes);
+  const { kind, min, max } = planned.plan[0];
+  assert.deepEqual([kind, min, max], ["snapshot", planned.snapshotSeq, planned.snapshotSeq]);
+  assert.deepEqual([planned.plan.at(-1).kind, planned.plan.at(-1).max], ["delta", "8"]);
+});
+
+for (const log of ["", "walrust=debug", "error"]) {
+  test(`restore: a warning appears once on stderr, with WALRUST_LOG=${log}`, async () => {
+    const seq = log === "" ? "20" : log === "error" ? "19" : "18";
+    const words = ["restore", "app", "-b", `file://${warned}`, ...restoreTo(`warned${seq}.db`), "--seq", seq];
+    const lines = (text: string): string[] => text.split("\n").filter((line) => line.includes("state.json is not"));
+    const text = await walrust(words, { WALRUST_LOG: log });
+    assert.equal(text.code, 0, text.stderr);
+    assert.equal(lines(text.stderr).length, 1, text.stderr);
+    assert.match(text.stderr, /^warning: .*state\.json is not/m);
+    const json = await walrust([...words, "--json", "--force"], { WALRUST_LOG: log });
+    assert.equal(lines(json.stderr).length, 1, json.stderr);
+    assert.match(JSON.parse(lines(json.stderr)[0]).warning, /state\.json/);
+    assert.match(JSON.parse(json.stdout).warnings[0], /state\.json/);
+  });
+}
+
+test("restore: what was warned of stands before the error", async () => {
+  const ended = await walrust(["restore", "app", "-b", `file://${warned}`, ...restoreTo("x.db"), "--seq", "99"]);
+  assert.equal(ended.code, exitCodes.restore);
+  assert.match(ended.stderr, /^warning: .*state\.json[^]*^error: /m);
 });
 
 test("--quiet: success says nothing", async () => {

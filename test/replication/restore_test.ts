@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { WalrustError } from "../../src/errors.ts";
+import { DatabaseError, WalrustError } from "../../src/errors.ts";
 import { restore, type RestoreOptions, type RestoreReport } from "../../src/replication/restore.ts";
 import { checkWithSqlJs } from "../../src/runtime/sql_js_check.ts";
 import { systemRuntime } from "../../src/runtime/system.ts";
-import type { Files, OpenFile, Runtime } from "../../src/runtime/types.ts";
+import type { Files, OpenFile, Runtime, SqliteConnection } from "../../src/runtime/types.ts";
 import { MemoryStore } from "../../src/storage/memory.ts";
 import { getBytes, type GetOptions, type ObjectBody } from "../../src/storage/object_store.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
@@ -389,6 +389,18 @@ test("restore: dry run plans and writes nothing", async () => {
   assert.equal(report.objects, 4);
   assert.equal(report.requests, 4);
   assert.ok(report.bytes > 0);
+  assert.equal(report.createdMs, writer.times.get(12n));
+  assert.deepEqual(report.plan!.map(({ kind, min, max }) => [kind, min, max]), [
+    ["snapshot", 9n, 9n],
+    ["delta", 10n, 10n],
+    ["delta", 11n, 11n],
+    ["delta", 12n, 12n],
+  ]);
+  assert.equal(report.plan!.reduce((sum, { bytes }) => sum + bytes, 0), report.bytes);
+  await flip(writer, writer.key("delta", 12n), 0);
+  const unread = await run(writer, { dryRun: true });
+  assert.equal(unread.report.createdMs, null);
+  assert.match(unread.report.warnings.join(), /000000000000000c\.hadbp/);
 });
 
 test("restore: history goes on in the parent up to the fork, and a fenced writer's changesets beyond it do not count", async () => {
@@ -607,6 +619,78 @@ test("restore: sql.js refuses what built-in SQLite refuses, and without either i
   const sound = await run(golden, { ...seqTarget(2n), runtime: without, integrityCheck: "full" });
   assert.equal(sound.report.integrity, "skipped");
   assert.match(sound.report.warnings.join("\n"), /no SQLite/);
+});
+
+test("restore: a file that SQLite cannot open is no finding about its content, a corrupt one is", async () => {
+  const writer = await threeSnapshots();
+  const closed: string[] = [];
+  const sqlite = (code: string, from: "open" | "check"): Runtime["sqlite"] => {
+    const fail = (path: string): never => {
+      throw new DatabaseError(code, `${path}: ${code}`);
+    };
+    const open = (path: string): SqliteConnection => {
+      const connection = systemRuntime().sqlite!.open(path, { readOnly: true });
+      return Object.assign(Object.create(connection), {
+        check: () => fail(path),
+        close: () => {
+          closed.push(path);
+          connection.close();
+        },
+      });
+    };
+    return { version: [3, 53, 0], open: from === "open" ? fail : open };
+  };
+  for (
+    const [code, from, kind] of [
+      ["sqlite_cantopen", "open", "database"],
+      ["sqlite_error", "open", "database"],
+      ["sqlite_ioerr", "check", "database"],
+      ["sqlite_notadb", "check", "integrity"],
+      ["sqlite_corrupt", "check", "integrity"],
+      ["sqlite_error", "check", "integrity"],
+    ] as const
+  ) {
+    const { clock, random, sha256, fetch, files } = runtime;
+    const which = { clock, random, sha256, fetch, files, sqlite: sqlite(code, from) };
+    const error = await refusal(writer, { runtime: which, integrityCheck: "quick" });
+    assert.equal(error.kind, kind, `${code} from ${from}`);
+    assert.ok(error.message.includes(code), error.message);
+    if (kind === "database") assert.match(error.hint!, /--integrity-check none/);
+  }
+  assert.equal(closed.length, 4);
+});
+
+test("restore: what killed restores to the same output left behind is removed, and nothing else", async () => {
+  const writer = await threeSnapshots();
+  const folder = join(directory, "leftovers");
+  mkdirSync(folder);
+  const outputPath = join(folder, "out.db");
+  const [mine, fresh] = ["0123456789abcdef", "fedcba9876543210"];
+  const gone = [`out.db.tmp-${mine}`, `out.db.tmp-${mine}-wal`, `out.db.tmp-${mine}-journal`];
+  const old = [
+    ...gone,
+    "out.db.tmp-0123456789abcde",
+    "out.db.tmp-0123456789abcdef0",
+    "out.db.tmp-0123456789ABCDEF",
+    `out.db.tmp-${mine}.txt`,
+    `xout.db.tmp-${mine}`,
+    `out.db2.tmp-${mine}`,
+    "out.db.bak-01234567",
+  ];
+  const young = [`out.db.tmp-${fresh}`, `out.db.tmp-${fresh}-shm`];
+  mkdirSync(join(folder, `out.db.tmp-${"d".repeat(16)}`));
+  for (const name of [...old, ...young]) writeFileSync(join(folder, name), "x");
+  const twoHoursAgo = Date.now() / 1000 - 7200;
+  for (const name of [...old, `out.db.tmp-${"d".repeat(16)}`]) utimesSync(join(folder, name), twoHoursAgo, twoHoursAgo);
+  const before = readdirSync(folder).sort();
+  const { store, root } = writer;
+  const target = { kind: "latest" } as const;
+  const options: RestoreOptions = { store, root, target, outputPath, runtime, integrityCheck: "none" };
+  await restore({ ...options, dryRun: true });
+  assert.deepEqual(readdirSync(folder).sort(), before, "a dry run removes nothing");
+  const report = await restore(options);
+  assert.deepEqual(readdirSync(folder).sort(), [...before, "out.db"].filter((name) => !gone.includes(name)).sort());
+  for (const name of gone) assert.ok(report.warnings.some((text) => text.includes(`${name},`)), name);
 });
 
 test("canary: assertRestores fails when the model differs", async () => {
