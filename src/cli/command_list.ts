@@ -1,6 +1,13 @@
 /** `walrust list`: what lies in the bucket and which points can be restored. */
+import { printable } from "../format/keys.ts";
 import { layoutNames, listDatabases } from "../replication/inventory.ts";
-import { type HistorySummary, type LineageSummary, listHistory } from "../replication/listing.ts";
+import {
+  findNearby,
+  type HistorySummary,
+  type LineageSummary,
+  listHistory,
+  type Nearby,
+} from "../replication/listing.ts";
 import type { CommandCall, CommandContext } from "./context.ts";
 import { openDestination } from "./destination.ts";
 import { count, formatBytes, formatTime, type Output, table } from "./output.ts";
@@ -15,9 +22,14 @@ export async function run(context: CommandContext, _call: CommandCall): Promise<
     // A directory where nothing is known lies beside the databases; it is no database.
     if (entry.layout !== null) databases.push(await listHistory(store, entry, { signal }));
   }
-  output.json({ location: store.location, prefix, databases });
-  if (databases.length === 0) output.line(`nothing in ${where}`);
-  else output.line(`${count(databases.length, "database")} in ${where}`);
+  const hint = databases.length > 0
+    ? null
+    : hintOf(context.shared.bucket!, await findNearby(store, prefix, { signal }));
+  output.json({ location: store.location, prefix, databases, hint });
+  if (databases.length === 0) {
+    output.line(`nothing in ${where}`);
+    if (hint !== null) output.line(`hint: ${hint}`);
+  } else output.line(`${count(databases.length, "database")} in ${where}`);
   for (const database of databases) {
     printDatabase(output, database);
     for (const warning of database.warnings) output.warning(`${database.name}: ${warning}`);
@@ -25,14 +37,30 @@ export async function run(context: CommandContext, _call: CommandCall): Promise<
   return 0;
 }
 
+/** What to give instead of `-b url`, where databases are one level away. */
+function hintOf(url: string, { itself, folders }: Nearby): string | null {
+  const [, parent, name] = /^(.*[^/:])\/+([^/]+)\/*$/.exec(url) ?? [];
+  if (itself !== null) {
+    const above = parent === undefined ? "" : `: give -b ${parent}, its name is ${name}`;
+    return printable(`this is itself the folder of a database, written by ${layoutNames[itself]}${above}`);
+  }
+  if (folders.length === 0) return null;
+  const deeper = folders.map((folder) => `-b ${url.replace(/\/+$/, "")}/${folder}`);
+  return printable(`databases lie one level deeper: give ${deeper.join(" or ")}`);
+}
+
 function printDatabase(output: Output, database: HistorySummary): void {
   output.line("");
   const [title] = table([[database.name]]);
   if (database.layout !== null && database.layout !== "walrust") {
-    output.line(`${title}: written by ${layoutNames[database.layout]}, which this version cannot restore`);
+    const writers = [database.layout, ...database.otherLayouts].map((layout) => layoutNames[layout]);
+    output.line(`${title}: written by ${writers.join(" and ")}, which this version cannot restore`);
     return;
   }
   output.line(title);
+  for (const layout of database.otherLayouts) {
+    output.line(`  also written by ${layoutNames[layout]}, which this version cannot restore`);
+  }
   for (const lineage of database.lineages) printLineage(output, lineage);
   if (database.otherLineages.length > 0) {
     output.line(`  ${count(database.otherLineages.length, "other lineage")}: ${database.otherLineages.join(", ")}`);
@@ -52,7 +80,10 @@ function printLineage(output: Output, lineage: LineageSummary): void {
   point("last point", lineage.last);
   const newest = lineage.snapshots.at(-1);
   point("snapshot", newest ?? null);
-  if (newest !== undefined) rows[rows.length - 1][2] += `  ${formatBytes(newest.size)}`;
+  if (newest !== undefined) {
+    const checksum = lineage.checksum === null ? "" : `  checksum ${lineage.checksum}`;
+    rows[rows.length - 1][2] += `  ${formatBytes(newest.size)}${checksum}`;
+  }
   for (const row of table(rows)) output.line(`    ${row}`);
   const parts = [count(lineage.snapshotCount, "snapshot"), count(lineage.deltas, "delta")];
   if (lineage.levels > 0) parts.push(`${lineage.levels} merged`);

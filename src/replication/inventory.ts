@@ -81,6 +81,8 @@ export interface DatabaseEntry {
   readonly root: string;
   /** Null where nothing known lies below the root. */
   readonly layout: Layout | null;
+  /** What else lies below the same root: another program writes, or wrote, there too. */
+  readonly otherLayouts: Layout[];
 }
 
 /** A document is a few hundred bytes; retention.json may list many ranges. */
@@ -122,8 +124,8 @@ export async function listDatabases(
   for (const root of await store.listDirectories(prefix, options)) {
     const name = root.slice(prefix.length).replace(/\/$/, "");
     if (name === "") continue;
-    const layout = await detectLayout(store, root, options);
-    entries.push({ name, root, layout });
+    const [layout = null, ...otherLayouts] = await detectLayouts(store, root, options);
+    entries.push({ name, root, layout, otherLayouts });
   }
   return entries;
 }
@@ -134,35 +136,39 @@ export async function detectLayout(
   root: string,
   options: ReadOptions = {},
 ): Promise<Layout | null> {
-  const firstKey = async (prefix: string, limit: number, test: (tail: string) => boolean): Promise<string | null> => {
+  return (await detectLayouts(store, root, options))[0] ?? null;
+}
+
+/** Everyone who wrote below `root`, walrust first; empty when it is nobody we know, or nothing. */
+export async function detectLayouts(store: ObjectStore, root: string, options: ReadOptions = {}): Promise<Layout[]> {
+  const folders = new Set((await store.listDirectories(root, options)).map((path) => path.slice(root.length)));
+  const firstKey = async (folder: string, test: (tail: string) => boolean): Promise<string | null> => {
+    if (folder !== "" && !folders.has(folder)) return null;
     let seen = 0;
-    for await (const object of store.list(prefix, options)) {
+    for await (const object of store.list(root + folder, options)) {
       if (test(object.key.slice(root.length))) return object.key;
-      if (++seen >= limit) break;
+      if (++seen >= layoutKeysMax) break;
     }
     return null;
   };
-  const folders = new Set((await store.listDirectories(root, options)).map((path) => path.slice(root.length)));
-  if (folders.has("lineages/")) return "walrust";
-  for (const pool of ["0000/", "0001/", "levels/"]) {
-    if (!folders.has(pool)) continue;
-    if (await firstKey(root + pool, layoutKeysMax, (tail) => tail.endsWith(".hadbp"))) return "walrust";
+  const holds = async (folder: string, test: (tail: string) => boolean): Promise<boolean> =>
+    await firstKey(folder, test) !== null;
+  const found: Layout[] = [];
+  let ours = folders.has("lineages/");
+  for (const pool of ["0000/", "0001/", "levels/"]) ours ||= await holds(pool, (tail) => tail.endsWith(".hadbp"));
+  if (ours) found.push("walrust");
+  if (await holds("generations/", isLitestream03)) found.push("litestream-0.3");
+  if (await holds("ltx/", (tail) => tail.endsWith(".ltx"))) found.push("litestream-0.5");
+  if (await holds("snapshots/", isWalsync)) found.push("walsync-0.1");
+  for (const folder of [...folders].filter((name) => /^[0-9a-f]{4}\/$/.test(name)).sort()) {
+    const key = await firstKey(folder, (tail) => /\/[0-9a-f]{16}-[0-9a-f]{16}\.ltx$/.test(tail));
+    if (key === null) continue;
+    found.push(await ltxWriter(store, key, options));
+    break;
   }
-  if (folders.has("generations/") && await firstKey(`${root}generations/`, layoutKeysMax, isLitestream03)) {
-    return "litestream-0.3";
-  }
-  if (folders.has("ltx/") && await firstKey(`${root}ltx/`, layoutKeysMax, (tail) => tail.endsWith(".ltx"))) {
-    return "litestream-0.5";
-  }
-  if (folders.has("snapshots/") && await firstKey(`${root}snapshots/`, layoutKeysMax, isWalsync)) return "walsync-0.1";
-  for (const folder of [...folders].sort()) {
-    if (!/^[0-9a-f]{4}\/$/.test(folder)) continue;
-    const key = await firstKey(root + folder, layoutKeysMax, (tail) => /\/[0-9a-f]{16}-[0-9a-f]{16}\.ltx$/.test(tail));
-    if (key !== null) return await ltxWriter(store, key, options);
-  }
-  if (await firstKey(root, layoutKeysMax, (tail) => /^\d{8}-\d{8}\.ltx$/.test(tail))) return "walrust-0.3.0";
-  if (await store.head(renderKey(root, { kind: "state" }), options)) return "walrust";
-  return null;
+  if (await holds("", (tail) => /^\d{8}-\d{8}\.ltx$/.test(tail))) found.push("walrust-0.3.0");
+  if (found.length === 0 && await store.head(renderKey(root, { kind: "state" }), options)) found.push("walrust");
+  return [...new Set(found)];
 }
 
 function isLitestream03(tail: string): boolean {

@@ -1,8 +1,9 @@
 /** What `walrust list` shows of one database: lineages, snapshots, and the points between first and last. */
 import { IntegrityError } from "../errors.ts";
+import { type ChangesetHeader, checksumHex } from "../format/hadbp.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { readHeader, readHistory, type Segment, segmentPoints } from "./history.ts";
-import type { DatabaseEntry, Layout, PoolObject, ReadOptions } from "./inventory.ts";
+import { type History, readHeader, readHistory, type Segment, segmentPoints } from "./history.ts";
+import { type DatabaseEntry, detectLayout, type Layout, type PoolObject, type ReadOptions } from "./inventory.ts";
 import type { Point } from "./plan.ts";
 
 /** A stored snapshot. */
@@ -29,6 +30,11 @@ export interface LineageSummary {
   readonly snapshots: SnapshotSummary[];
   /** All of them. */
   readonly snapshotCount: number;
+  /**
+   * Of the newest snapshot: the start of the database's SHA-256 as its bridge, the delta after it or state.json says it,
+   * 16 hex digits; null where none does. Only a restore proves it.
+   */
+  readonly checksum: string | null;
   /** First restorable point; null without a snapshot. */
   readonly first: Point | null;
   /** Last restorable point; null without a snapshot. */
@@ -51,6 +57,8 @@ export interface HistorySummary {
   readonly root: string;
   /** Null when it is nobody's we know. */
   readonly layout: Layout | null;
+  /** Others that wrote below the same root. */
+  readonly otherLayouts: Layout[];
   /** Newest first; empty for layouts of other programs. */
   readonly lineages: LineageSummary[];
   /** Lineages that are no part of the history. */
@@ -65,41 +73,71 @@ const snapshotTimesMax = 200;
 /** Headers read at once. */
 const headersInFlight = 8;
 
+/** Folders looked into, on each level, for databases that lie deeper than was thought. */
+const foldersMax = 10;
+
+/** What {@linkcode findNearby} returns. */
+export interface Nearby {
+  /** Whose database lies directly below the prefix; null when nobody's. */
+  readonly itself: Layout | null;
+  /** Names of folders below the prefix that hold databases, not themselves being one. */
+  readonly folders: string[];
+}
+
+/** Where no database lies below `prefix`: is the prefix one level too low, or too high? Looks at a few folders only. */
+export async function findNearby(store: ObjectStore, prefix: string, options: ReadOptions = {}): Promise<Nearby> {
+  const itself = await detectLayout(store, prefix, options);
+  const folders: string[] = [];
+  if (itself !== null) return { itself, folders };
+  for (const folder of (await store.listDirectories(prefix, options)).slice(0, foldersMax)) {
+    for (const root of (await store.listDirectories(folder, options)).slice(0, foldersMax)) {
+      if (await detectLayout(store, root, options) === null) continue;
+      folders.push(folder.slice(prefix.length, -1));
+      break;
+    }
+  }
+  return { itself, folders };
+}
+
 /** Summarises one database; a layout of another program is named and not looked into. */
 export async function listHistory(
   store: ObjectStore,
   entry: DatabaseEntry,
   options: ReadOptions = {},
 ): Promise<HistorySummary> {
-  const { name, root, layout } = entry;
-  if (layout !== "walrust") return { name, root, layout, lineages: [], otherLineages: [], warnings: [] };
+  const { name, root, layout, otherLayouts } = entry;
+  const shared = { name, root, layout, otherLayouts };
+  if (layout !== "walrust") return { ...shared, lineages: [], otherLineages: [], warnings: [] };
   const history = await readHistory(store, root, options);
   const active = history.segments.find((segment) => segment.snapshots.length > 0);
   const warnings = [...history.warnings];
   const lineages: LineageSummary[] = [];
   for (const segment of history.segments) {
-    lineages.push(await summarise(store, root, segment, segment === active, warnings, options));
+    lineages.push(await summarise(store, history, segment, segment === active, warnings, options));
   }
-  return { name, root, layout, lineages, otherLineages: history.otherLineages, warnings };
+  return { ...shared, lineages, otherLineages: history.otherLineages, warnings };
 }
 
 async function summarise(
   store: ObjectStore,
-  root: string,
+  history: History,
   segment: Segment,
   active: boolean,
   warnings: string[],
   options: ReadOptions,
 ): Promise<LineageSummary> {
-  const time = async (object: PoolObject): Promise<number | null> => {
+  const { root } = history;
+  const headerOf = async (object: PoolObject): Promise<ChangesetHeader | null> => {
     try {
-      return (await readHeader(store, root, object, options)).createdMs;
+      return await readHeader(store, root, object, options);
     } catch (error) {
       if (!(error instanceof IntegrityError)) throw error;
       warnings.push(error.message);
       return null;
     }
   };
+  const time = async (object: PoolObject): Promise<number | null> => (await headerOf(object))?.createdMs ?? null;
+  const checksum = await newestChecksum(history, segment, headerOf);
   const shown = segment.snapshots.slice(-snapshotTimesMax);
   const snapshots: SnapshotSummary[] = [];
   for (let at = 0; at < shown.length; at += headersInFlight) {
@@ -117,6 +155,7 @@ async function summarise(
     parentSeq: segment.document?.parentSeq ?? null,
     snapshots,
     snapshotCount: segment.snapshots.length,
+    checksum: checksum === null ? null : checksumHex(checksum),
     first: await point(points[0]),
     last: await point(points.at(-1)),
     deltas: segment.deltas.length,
@@ -124,4 +163,20 @@ async function summarise(
     bytes: segment.bytes,
     ignoredKeys: segment.ignoredKeys,
   };
+}
+
+/** The chain value after the newest snapshot, from what says it in a few bytes. */
+async function newestChecksum(
+  { state }: History,
+  { lineage, snapshots, deltas }: Segment,
+  headerOf: (object: PoolObject) => Promise<ChangesetHeader | null>,
+): Promise<bigint | null> {
+  const newest = snapshots.at(-1)?.max;
+  if (newest === undefined) return null;
+  const bridge = deltas.find(({ max }) => max === newest);
+  const next = deltas.find(({ min }) => min === newest + 1n);
+  const declared = bridge && (await headerOf(bridge))?.declaredEnd;
+  const continued = declared ?? (next && (await headerOf(next))?.prevChecksum);
+  if (continued !== undefined && continued !== null) return continued;
+  return state?.lineageId === lineage && state.currentSeq === newest ? state.dbChecksum : null;
 }

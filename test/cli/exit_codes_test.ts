@@ -31,6 +31,9 @@ symlinkSync(join(folder, "absent/target.db"), nowhere);
 const warned = join(folder, "warned");
 cpSync(`${vectorsDirectory}/owned-lineage/bucket/backups`, warned, { recursive: true });
 writeFileSync(join(warned, "app/state.json"), "{");
+const mixed = join(folder, "mixed");
+cpSync(`${vectorsDirectory}/owned-lineage/bucket/backups`, mixed, { recursive: true });
+cpSync(`${vectorsDirectory}/older/litestream-05/bucket`, mixed, { recursive: true });
 // Nobody listens on the discard port of loopback.
 const noServer = ["-b", "s3://bucket", "--endpoint", "http://127.0.0.1:9"];
 
@@ -87,6 +90,25 @@ const cases: Case[] = [
 
   { name: "list", words: ["list", "-b", good], code: 0, stdout: /^1 database in file:[^]*app[^]*seq 20/ },
   { name: "list of nothing [S80]", words: ["list", "-b", `file://${empty}`], code: 0, stdout: /^nothing in / },
+  {
+    name: "list, one level too low [S80]",
+    words: ["list", "-b", `${good}/app/`],
+    code: 0,
+    stdout:
+      /^nothing in [^]*hint: .* folder of a database, written by walrust: give -b file:.*\/backups, its name is app\n/,
+  },
+  {
+    name: "list, one level too high [S80]",
+    words: ["list", "-b", good.slice(0, good.lastIndexOf("/"))],
+    code: 0,
+    stdout: /^nothing in [^]*hint: databases lie one level deeper: give -b file:.*\/bucket\/backups\n/,
+  },
+  {
+    name: "list of ours and Litestream's below one name",
+    words: ["list", "-b", `file://${mixed}`],
+    code: 0,
+    stdout: /\napp\n {2}also written by Litestream 0\.5[^]*snapshot +seq 14 .* checksum [0-9a-f]{16}\n/,
+  },
   { name: "list without bucket", words: ["list"], code: exitCodes.config, stderr: /no bucket[^]*hint: add -b/ },
   { name: "list, bad bucket", words: ["list", "-b", "ftp://x"], code: exitCodes.config, stderr: /hint:/ },
 
@@ -272,6 +294,10 @@ test("--json: list and restore print one object on stdout", async () => {
   const list = JSON.parse((await walrust(["list", "-b", good, "--json"])).stdout);
   assert.equal(list.databases[0].name, "app");
   assert.equal(list.databases[0].lineages[0].last.seq, "20");
+  assert.equal(list.hint, null);
+  const lower = JSON.parse((await walrust(["list", "-b", `${good}/app`, "--json"])).stdout);
+  assert.deepEqual(lower.databases, []);
+  assert.match(lower.hint, /its name is app$/);
   const restored = JSON.parse(
     (await walrust(["restore", "app", "-b", good, ...restoreTo("json.db"), "--json"])).stdout,
   );

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { test } from "node:test";
 import { detectLayout, listDatabases } from "../../src/replication/inventory.ts";
-import { listHistory } from "../../src/replication/listing.ts";
+import { findNearby, listHistory } from "../../src/replication/listing.ts";
 import { restore } from "../../src/replication/restore.ts";
 import { systemRuntime } from "../../src/runtime/system.ts";
 import { DirectoryStore } from "../../src/storage/directory.ts";
@@ -10,7 +11,7 @@ import { MemoryStore } from "../../src/storage/memory.ts";
 import type { ListOptions, ObjectInfo } from "../../src/storage/object_store.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
 import { BucketWriter } from "./bucket_writer.ts";
-import { uploadGolden } from "./golden.ts";
+import { goldenTargets, uploadGolden } from "./golden.ts";
 import { vectorsDirectory } from "../support/vectors.ts";
 
 const runtime = systemRuntime();
@@ -78,6 +79,75 @@ test("listHistory: the golden bucket with its snapshots, points and bytes", asyn
   assert.deepEqual(lineage.snapshots.map((snapshot) => snapshot.seq), [5n, 14n]);
   assert.ok(lineage.snapshots.every((snapshot) => snapshot.createdMs !== null && snapshot.size > 1000));
   assert.deepEqual([lineage.first?.seq, lineage.last?.seq, lineage.deltas, lineage.levels], [5n, 20n, 14, 0]);
+  const golden = goldenTargets("owned-lineage").find(({ target }) => target === "14");
+  assert.equal(lineage.checksum, golden!.sha256.slice(0, 16));
+});
+
+test("listHistory: the checksum of the newest snapshot is the start of its image's SHA-256", async () => {
+  const store = new MemoryStore();
+  const writer = new BucketWriter({ store });
+  const checksum = async (): Promise<string | null> => {
+    const [entry] = await listDatabases(store, "");
+    return (await listHistory(store, entry)).lineages[0].checksum;
+  };
+  const hashOf = (seq: bigint): string =>
+    createHash("sha256").update(writer.images.get(seq)!).digest("hex").slice(0, 16);
+  await writer.begin();
+  const first = await writer.snapshot();
+  assert.equal(await checksum(), null, "no bridge, and state.json says nothing of it");
+  await writer.point({ lineageId: writer.lineage, claim: null });
+  assert.equal(await checksum(), hashOf(first), "from state.json");
+  await writer.deltas(2);
+  const second = await writer.snapshot();
+  await writer.deltas(2);
+  assert.equal(await checksum(), hashOf(second), "from the bridge");
+  await store.deleteMany([writer.key("delta", second)]);
+  assert.equal(await checksum(), hashOf(second), "from the delta after it");
+  await writer.remove(second + 1n, second + 2n);
+  assert.equal(await checksum(), null, "what state.json says is of another snapshot");
+});
+
+test("listDatabases: ours and another program's below the same name are both named", async () => {
+  const store = new MemoryStore();
+  const writer = new BucketWriter({ store });
+  await writer.begin();
+  await writer.snapshot();
+  const keys: [string, string][] = [
+    ["app/generations/0123456789abcdef/snapshots/00000000.snapshot.lz4", "litestream-0.3"],
+    ["app/ltx/0/0000000000000001-0000000000000001.ltx", "litestream-0.5"],
+    ["app/0000/0000000000000001-0000000000000001.ltx", "litestream-0.5"],
+    ["app/snapshots/20250101120000.db", "walsync-0.1"],
+    ["app/00000001-00000007.ltx", "walrust-0.3.0"],
+  ];
+  for (const [key, layout] of keys) {
+    await store.put(key, new Uint8Array(8));
+    const [entry] = await listDatabases(store, "");
+    assert.deepEqual([entry.layout, entry.otherLayouts], ["walrust", [layout]], key);
+    const summary = await listHistory(store, entry);
+    assert.deepEqual(summary.otherLayouts, [layout]);
+    assert.equal(summary.lineages[0].snapshotCount, 1);
+    await store.deleteMany([key]);
+  }
+  await store.put(keys[0][0], new Uint8Array(8));
+  await store.put(keys[1][0], new Uint8Array(8));
+  await store.deleteMany((await Array.fromAsync(store.list("app/lineages/"))).map(({ key }) => key));
+  const [entry] = await listDatabases(store, "");
+  assert.deepEqual([entry.layout, entry.otherLayouts], ["litestream-0.3", ["litestream-0.5"]]);
+});
+
+test("[S80] findNearby: a prefix one level too low or too high is recognised, one that is elsewhere is not", async () => {
+  const store = new MemoryStore();
+  for (const root of ["backups/app/", "backups/users/", "other/litestream/app/"]) {
+    const writer = new BucketWriter({ store, root });
+    await writer.begin();
+    await writer.snapshot();
+  }
+  await store.put("photos/2026/summer.jpg", new Uint8Array(8));
+  assert.deepEqual(await findNearby(store, "backups/app/"), { itself: "walrust", folders: [] });
+  assert.deepEqual(await findNearby(store, ""), { itself: null, folders: ["backups"] });
+  assert.deepEqual(await findNearby(store, "other/"), { itself: null, folders: ["litestream"] });
+  assert.deepEqual(await findNearby(store, "photos/"), { itself: null, folders: [] });
+  assert.deepEqual(await findNearby(new MemoryStore(), ""), { itself: null, folders: [] });
 });
 
 /** A store that adds keys no store of ours would keep. */
