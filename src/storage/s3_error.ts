@@ -119,7 +119,11 @@ export function notS3(asked: Asked, problem: string, status: number): StorageErr
   });
 }
 
-/** The connection failed, broke, or nothing came in time. */
+/** Codes of a certificate that is not accepted, by Node and Bun. */
+const certificateCodes =
+  /(^|_)(CERT|CERTIFICATE|CRL|ALTNAME)(_|$)|^(UNABLE_TO_|INVALID_CA|INVALID_PURPOSE|HOSTNAME_MISMATCH)/;
+
+/** The connection failed, broke, or nothing came in time; code `TlsFailed`, and final, where it is the certificate. */
 export function connectionFailed(asked: Asked, error: unknown): StorageError {
   const causes: string[] = [];
   let code = "";
@@ -129,20 +133,39 @@ export function connectionFailed(asked: Asked, error: unknown): StorageError {
     const own = (at as { code?: unknown }).code;
     if (code === "" && typeof own === "string") code = own;
   }
-  const text = clean(causes.join(": ") || String(error));
-  const tls = /certificate|CERT|SSL|TLS|self.signed/i.test(`${code} ${text}`) && !/ECONN|EPIPE|ETIMEDOUT/.test(code);
+  // Deno repeats the URL, which is long and may hold anything.
+  const text = (causes.join(": ") || String(error)).replace(/https?:\/\/[^\s)]+/g, "…");
+  const failure = kindOfFailure(code, text, asked.address);
   return new StorageError(
-    tls ? "TlsFailed" : "ConnectionFailed",
-    `${describe(asked)}: ${asked.address.host}: ${text}`,
+    failure === "certificate" ? "TlsFailed" : "ConnectionFailed",
+    `${describe(asked)}: ${asked.address.host}: ${clean(text)}`,
     {
       bucket: asked.address.bucket,
       key: asked.key === "" ? undefined : asked.key,
-      retryable: !tls,
-      hint: tls ? "The server's certificate was not accepted." : "Check the network and the endpoint.",
+      retryable: failure !== "certificate",
+      hint: connectionHints[failure],
       data: code === "" ? {} : { systemCode: code },
       cause: error,
     },
   );
+}
+
+const connectionHints = {
+  certificate: "The server's certificate was not accepted.",
+  handshake: "Check the endpoint's scheme and port: does it speak https?",
+  other: "Check the network and the endpoint.",
+};
+
+/** By the code; only Deno gives none. A host's name in the text is no reason. */
+function kindOfFailure(code: string, text: string, address: S3Address): keyof typeof connectionHints {
+  if (!address.base.startsWith("https:")) return "other";
+  if (code !== "") {
+    if (certificateCodes.test(code)) return "certificate";
+    return code === "EPROTO" || code.startsWith("ERR_SSL_") ? "handshake" : "other";
+  }
+  const reason = text.replaceAll(address.host, "");
+  if (/\bcertificate\b/i.test(reason)) return "certificate";
+  return /received (corrupt message|fatal alert)/.test(reason) ? "handshake" : "other";
 }
 
 /** Fewer or more bytes than announced. */
