@@ -5,11 +5,13 @@ export class Watchdog {
   readonly #clock: Clock;
   readonly #parent: AbortSignal | undefined;
   readonly #controller = new AbortController();
-  readonly #stop = new AbortController();
   readonly #onParent: () => void;
   #deadline = Infinity;
   #reason: Error | null = null;
-  #sleeping = false;
+  /** Ends the running sleep. */
+  #sleep: AbortController | null = null;
+  #wakesAt = Infinity;
+  #closed = false;
 
   constructor(clock: Clock, parent: AbortSignal | undefined) {
     this.#clock = clock;
@@ -26,9 +28,12 @@ export class Watchdog {
 
   /** Abort with `reason` unless `disarm`, `close` or another `arm` comes within `ms` milliseconds. */
   arm(ms: number, reason: Error): void {
+    if (this.#closed) return;
     this.#deadline = this.#clock.monotonic() + ms;
     this.#reason = reason;
-    if (!this.#sleeping && !this.#stop.signal.aborted) void this.#watch();
+    if (this.#sleep === null) void this.#watch();
+    // A later deadline is seen when the sleep ends, and costs nothing.
+    else if (this.#deadline < this.#wakesAt) this.#sleep.abort();
   }
 
   /** The awaited thing has come. */
@@ -38,23 +43,29 @@ export class Watchdog {
 
   /** The work is over; lets go of timer and signal. */
   close(): void {
+    this.#closed = true;
     this.#deadline = Infinity;
-    this.#stop.abort();
+    this.#sleep?.abort();
     this.#parent?.removeEventListener("abort", this.#onParent);
   }
 
   async #watch(): Promise<void> {
-    this.#sleeping = true;
-    try {
-      while (this.#deadline !== Infinity) {
-        const left = this.#deadline - this.#clock.monotonic();
-        if (left <= 0) return this.#controller.abort(this.#reason);
-        await this.#clock.sleep(left, this.#stop.signal);
+    while (this.#deadline !== Infinity) {
+      const left = this.#deadline - this.#clock.monotonic();
+      if (left <= 0) {
+        this.#controller.abort(this.#reason);
+        break;
       }
-    } catch {
-      // Closed: the sleep was ended by us.
-    } finally {
-      this.#sleeping = false;
+      const sleep = new AbortController();
+      this.#sleep = sleep;
+      this.#wakesAt = this.#deadline;
+      try {
+        await this.#clock.sleep(left, sleep.signal);
+      } catch {
+        // Ended by us, for a nearer deadline or none; a clock that fails by itself can watch nothing.
+        if (!sleep.signal.aborted) break;
+      }
     }
+    this.#sleep = null;
   }
 }

@@ -7,8 +7,10 @@ import { StorageError } from "../../src/errors.ts";
 import { systemRuntime } from "../../src/runtime/system.ts";
 import { explicitCredentials } from "../../src/storage/credentials.ts";
 import { S3Store, type S3StoreOptions } from "../../src/storage/s3.ts";
+import { getBytes } from "../../src/storage/object_store.ts";
+import { noise } from "../conformance/object_store_suite.ts";
 import { selfSignedCertificate } from "../support/certificate.ts";
-import { scriptedS3 } from "./scripted_s3.ts";
+import { object, scriptedS3 } from "./scripted_s3.ts";
 
 const runtime = systemRuntime();
 
@@ -98,6 +100,24 @@ test("connectionFailed: a peer that speaks no https is named, and tried again", 
     assert.deepEqual([error.code, tries], ["ConnectionFailed", 6]);
     assert.match(error.hint ?? "", /does it speak https/);
   }
+});
+
+const hanging = { headers: { etag: '"e1"', "content-length": "9" }, hangs: true };
+const stored = { headers: { etag: '"e1"' } };
+
+test("S3Store: [S48] a head without its body is given up after the limit between pieces, not the one of the head", async () => {
+  // Its head is waited for 30 s, and 96 s for its upload.
+  const body = noise(3 * 1024 * 1024, 3);
+  const put = scriptedS3([hanging, stored]);
+  const startedAt = put.clock.monotonic();
+  assert.deepEqual(await put.store.put("k", body), { etag: '"e1"' });
+  put.finish();
+  assert.equal(put.clock.monotonic() - startedAt, 30_000 + 50);
+  const get = scriptedS3([hanging, object(body.subarray(0, 9))], { timeouts: { headMs: 200_000, idleMs: 2000 } });
+  const begunAt = get.clock.monotonic();
+  assert.deepEqual((await getBytes(get.store, "k", 9)).bytes, body.slice(0, 9));
+  get.finish();
+  assert.equal(get.clock.monotonic() - begunAt, 2000 + 50);
 });
 
 test("S3Store: a server with a self-signed certificate is refused at once", { timeout: 60_000 }, async () => {

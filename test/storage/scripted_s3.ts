@@ -20,6 +20,8 @@ export interface Answer {
   readonly body?: string | Uint8Array;
   /** The connection breaks after the body. */
   readonly breaks?: boolean;
+  /** Silence after the body, until aborted. */
+  readonly hangs?: boolean;
 }
 export type Scripted = Answer | "hang" | Error | ((request: SentRequest) => Answer | "hang" | Error);
 
@@ -81,11 +83,11 @@ export function scriptedS3(script: readonly Scripted[], options: Partial<S3Store
     requests.push(request);
     await Promise.resolve();
     const scripted = script[requests.length - 1];
-    if (scripted === undefined) return respond({ status: 418, body: "not in the script" });
+    if (scripted === undefined) return respond({ status: 418, body: "not in the script" }, init.signal);
     const answer = typeof scripted === "function" ? scripted(request) : scripted;
     if (answer instanceof Error) throw answer;
-    if (answer !== "hang") return respond(answer);
-    return await new Promise((_, reject) => init.signal?.addEventListener("abort", () => reject(init.signal!.reason)));
+    if (answer !== "hang") return respond(answer, init.signal);
+    return await silence(init.signal);
   };
   const random: Random = { bytes: (length) => new Uint8Array(length), number: () => 0.5 };
   const store = new S3Store({
@@ -105,7 +107,11 @@ export function scriptedS3(script: readonly Scripted[], options: Partial<S3Store
   return { store, clock, requests, finish };
 }
 
-function respond(answer: Answer): FetchResponse {
+function silence(signal: AbortSignal | undefined): Promise<never> {
+  return new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
+}
+
+function respond(answer: Answer, signal: AbortSignal | undefined): FetchResponse {
   const body = typeof answer.body === "string" ? encoder.encode(answer.body) : answer.body ?? new Uint8Array(0);
   const headers: Record<string, string> = { "content-length": String(body.length), ...answer.headers };
   async function* chunks(): AsyncGenerator<Uint8Array> {
@@ -113,6 +119,7 @@ function respond(answer: Answer): FetchResponse {
     // Several chunks, so that a break comes in the middle.
     const size = Math.max(1, Math.ceil(body.length / 3));
     for (let at = 0; at < body.length; at += size) yield body.subarray(at, at + size);
+    if (answer.hangs) await silence(signal);
     if (answer.breaks) throw Object.assign(new Error("socket hang up"), { code: "ECONNRESET" });
   }
   return { status: answer.status ?? 200, header: (name) => headers[name] ?? null, body: chunks() };
