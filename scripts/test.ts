@@ -15,7 +15,7 @@ import { join, relative, resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { parseJunit, type TestCase } from "./test_results.ts";
+import { parseJunit, skippedLines, type TestCase } from "./test_results.ts";
 
 const project = fileURLToPath(new URL("..", import.meta.url));
 const runtimes = ["node", "bun", "deno"] as const;
@@ -188,10 +188,9 @@ const tests = findTests(
   positionals,
 );
 const results = await runAll(chosen.flatMap((runtime) => tests.map((file) => ({ runtime, file }))));
-const skipped = results.flatMap(({ runtime, cases }) =>
-  cases.filter(({ outcome }) => outcome === "skipped").map(({ name }) => `skipped under ${runtime}: ${name}`)
-);
-for (const text of skipped) console.log(text);
+for (const result of results) {
+  for (const text of skippedLines(result.runtime, relative(project, result.file), result)) console.log(text);
+}
 for (const runtime of chosen) {
   console.log(`${runtime.padEnd(4)}: ${line(countsOf(results.filter((result) => result.runtime === runtime)))}`);
 }

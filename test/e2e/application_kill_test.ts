@@ -7,12 +7,12 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { beginWalScan, parseWalHeader, scanWalFrames } from "../../src/format/wal.ts";
 import { readFileSync } from "node:fs";
-import { need } from "../support/need.ts";
+import { need, skipReason } from "../support/need.ts";
 import { readLog } from "./checker.ts";
 import { prove } from "./proof.ts";
 import { eagerFlags, inScene, type Scene, sleep } from "./watch_process.ts";
 
-const skip = process.platform === "linux" ? need("gcc") : "LD_PRELOAD is of Linux";
+const skip = process.platform === "linux" ? need("gcc") : skipReason("LD_PRELOAD is of Linux");
 const writerFlags = [
   ...["--synchronous", "FULL", "--cycle", "40", "--bulk", "60", "--autocheckpoint", "100"],
 ];

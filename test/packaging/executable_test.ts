@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { before, test } from "node:test";
 import { version } from "../../src/version.ts";
+import { skipReason } from "../support/need.ts";
 import { runtimeName } from "../support/runtime.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
 import { copyClone, fileSha256, golden, type Outcome, run } from "./clone.ts";
@@ -57,11 +58,11 @@ test("build:exe: neither .env nor bunfig.toml of the working directory is read",
 
 /** Why `deno compile` cannot be tried: the base binary is downloaded from the network. */
 function denoCompile(): { skip: string | false; program: string } {
-  if (runtimeName !== "deno") return { skip: "tried under Deno only", program: "" };
+  if (runtimeName !== "deno") return { skip: skipReason("tried under Deno only"), program: "" };
   const place = copyClone();
   const { code, output } = run(["deno", "task", "compile"], place);
   const isOffline = code !== 0 && /download|fetch|dns|connect|lookup|resolve|network/i.test(output);
-  return { skip: isOffline && `the base binary cannot be fetched: ${lastCause(output)}`, program: place };
+  return { skip: isOffline && skipReason(`the base binary cannot be fetched: ${lastCause(output)}`), program: place };
 }
 
 /** The innermost cause that Deno names. */

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { symlinkSync } from "node:fs";
 import { test } from "node:test";
 import { systemFiles as files } from "../../src/runtime/system_files.ts";
+import { skipReason } from "../support/need.ts";
 import { runtimeName } from "../support/runtime.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
 
@@ -61,7 +62,7 @@ test("Files.stat: nanoseconds, inode and type; null when nothing is there", () =
 });
 
 // Deno's node:fs knows whole milliseconds only, which capture.md allows for (stat-only polling begins after 2 s).
-const coarse = runtimeName === "deno" && "Deno cuts mtimes to milliseconds";
+const coarse = runtimeName === "deno" && skipReason("Deno cuts mtimes to milliseconds");
 
 test("Files.stat: tells two writes within one millisecond apart", { skip: coarse }, () => {
   const path = `${directory}/fast`;

@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { test } from "node:test";
-import { parseJunit } from "../../scripts/test_results.ts";
+import { parseJunit, skippedLines } from "../../scripts/test_results.ts";
 import { projectDirectory, runtimeName } from "../support/runtime.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
 
@@ -33,6 +33,29 @@ const good = `test("good", () => {}); test("left out", { skip: "why not" }, () =
 test("scripts/test.ts: counts what passed and what was skipped", { timeout: 60_000 }, () => {
   const { code, lines } = run({ "a_test.ts": good, "b_test.ts": `test("also", () => {});`, "c.ts": "throw 1;" });
   assert.equal(lines.at(-1), "3 passed, 0 failed, 1 skipped");
+  assert.equal(code, 0);
+});
+
+const needy = `import { skipReason } from "${projectDirectory}/test/support/need.ts";
+  const skip = skipReason("needs abacus, which is not installed");
+  test("one", { skip }, () => {}); test("two", { skip }, () => {}); skipReason("needs abacus, which is not installed");`;
+
+test("scripts/test.ts: says why tests were skipped, also when a whole file was", { timeout: 60_000 }, () => {
+  const { code, lines } = run({ "a_test.ts": `${needy} test("good", () => {});`, "b_test.ts": needy });
+  const skipped = lines.slice(lines.findIndex((line) => line.startsWith("skipped")), -2);
+  const from = skipped.findIndex((line) => line.includes("a_test.ts"));
+  const order = from === 0 ? ["a_test.ts", "b_test.ts"] : ["b_test.ts", "a_test.ts"];
+  assert.deepEqual(
+    skipped.map((line) => line.replace(/tests of .*\/(\w+\.ts)/, "tests of $1")),
+    order.flatMap((file) => [
+      `skipped under ${runtimeName}: 2 of ${
+        file === "a_test.ts" ? 3 : 2
+      } tests of ${file}: needs abacus, which is not installed`,
+      "  one",
+      "  two",
+    ]),
+  );
+  assert.equal(lines.at(-1), "1 passed, 0 failed, 4 skipped");
   assert.equal(code, 0);
 });
 
@@ -72,11 +95,39 @@ test("parseJunit: names with markup, failures and skips of all three runners", (
   const cases = parseJunit(`<testsuites><testcase name="a &lt;b> &quot;c&quot;" failure="x > y"/>
     <testcase name="f"><failure message="m">text <skipped/></failure></testcase>
     <testcase name="s"><skipped /></testcase>
+    <testcase name="t"><skipped type="skipped" message="true"/></testcase>
+    <testcase name="u"><skipped type="skipped" message="needs &lt;x>"/></testcase>
     <testcase name="g" line="1"></testcase><testcase name="g &gt; inner"></testcase></testsuites>`);
   assert.deepEqual(cases, [
     { name: 'a <b> "c"', outcome: "passed" },
     { name: "f", outcome: "failed" },
     { name: "s", outcome: "skipped" },
+    { name: "t", outcome: "skipped" },
+    { name: "u", outcome: "skipped", reason: "needs <x>" },
     { name: "g > inner", outcome: "passed" },
   ]);
+});
+
+test("skippedLines: by the report's reason, else by those that the file told, each once", () => {
+  const skipped = (name: string, reason?: string) =>
+    ({ name, outcome: "skipped", ...(reason ? { reason } : {}) }) as const;
+  const cases = [
+    skipped("a", "needs x"),
+    skipped("b"),
+    skipped("c", "needs x"),
+    { name: "d", outcome: "passed" } as const,
+  ];
+  const output = "skip: needs x\nother skip: no\nskip: needs y\r\nskip: needs x\n";
+  assert.deepEqual(skippedLines("bun", "f.ts", { cases, output }), [
+    "skipped under bun: 2 of 4 tests of f.ts: needs x",
+    "  a",
+    "  c",
+    "skipped under bun: 1 of 4 tests of f.ts: needs x; needs y",
+    "  b",
+  ]);
+  assert.deepEqual(skippedLines("deno", "f.ts", { cases: [skipped("b")], output: "" }), [
+    "skipped under deno: 1 of 1 tests of f.ts: no reason given",
+    "  b",
+  ]);
+  assert.deepEqual(skippedLines("node", "f.ts", { cases: cases.slice(3), output }), []);
 });

@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { skipMark } from "../../scripts/test_results.ts";
 
 /** What a test may need. */
 export type Tool = "python3" | "sqlite3" | "versitygw" | "moto" | "gcc";
@@ -33,5 +34,14 @@ export function need(tool: Tool): string | false {
     here = spawnSync(command, args, { stdio: "ignore" }).status === 0;
     found.set(tool, here);
   }
-  return here ? false : `needs ${tool}, which is not installed`;
+  return here ? false : skipReason(`needs ${tool}, which is not installed`);
+}
+
+const told = new Set<string>();
+
+/** The reason itself, told once for scripts/test.ts too: Bun and Deno keep no reason in their reports. */
+export function skipReason(reason: string): string {
+  if (!told.has(reason)) console.log(`${skipMark}${reason}`);
+  told.add(reason);
+  return reason;
 }
