@@ -65,37 +65,70 @@ test("DirectoryStore: between the pieces of a large object everything else gets 
   assert.ok(turns > whileWritten + 1, `${turns - whileWritten} turns while 64 MiB were read`);
 });
 
-test("DirectoryStore: an object is on the disk before it has its name, and the name before put returns", async () => {
-  const directory = temporaryDirectory("sync");
+/** A store and what it does to the disk, in order. */
+function recorded(name: string, changed: Partial<Files> = {}): { store: DirectoryStore; steps: string[] } {
+  const directory = temporaryDirectory(name);
   const steps: string[] = [];
-  const name = (path: string): string => path.slice(directory.length).replace(/[0-9a-f]{24}/, "T");
+  const shown = (path: string): string => path.slice(directory.length).replace(/[0-9a-f]{24}/, "T");
   const store = open(directory, {
     open(path, mode) {
       const file = files.open(path, mode);
       const sync = file.sync.bind(file);
       file.sync = () => {
-        steps.push(`sync ${name(path)}`);
+        steps.push(`sync ${shown(path)}`);
         sync();
       };
       return file;
     },
     rename(from, to) {
-      steps.push(`rename ${name(from)} ${name(to)}`);
+      steps.push(`rename ${shown(from)} ${shown(to)}`);
       files.rename(from, to);
     },
+    link(from, to) {
+      steps.push(`link ${shown(from)} ${shown(to)}`);
+      files.link(from, to);
+    },
     syncDirectory(path) {
-      steps.push(`syncDirectory ${name(path)}`);
+      steps.push(`syncDirectory ${shown(path)}`);
       files.syncDirectory(path);
     },
+    ...changed,
   });
-  await store.put("a/b/c", text("x"));
-  assert.deepEqual(steps, [
+  return { store, steps };
+}
+
+/** What forces a new object with key `a/b/c` to the disk; `naming` gives it its name. */
+function durable(naming: "rename" | "link"): string[] {
+  return [
     "sync /.walrust-tmp/T",
     "syncDirectory /a",
     "syncDirectory /",
-    "rename /.walrust-tmp/T /a/b/c",
+    `${naming} /.walrust-tmp/T /a/b/c`,
     "syncDirectory /a/b",
-  ]);
+  ];
+}
+
+test("DirectoryStore: an object is on the disk before it has its name, and the name before put returns", async () => {
+  const { store, steps } = recorded("sync");
+  const { etag } = await store.put("a/b/c", text("x"));
+  assert.deepEqual(steps.splice(0), durable("rename"));
+  await store.put("a/b/c", text("y"), { ifMatch: etag });
+  assert.deepEqual(steps, durable("rename").filter((step) => !/ \/a?$/.test(step)), "the directories are there");
+});
+
+test("DirectoryStore: so is an object that must be new, which gets its name by a link", async () => {
+  const put = recorded("link");
+  await put.store.put("a/b/c", text("x"), { ifAbsent: true });
+  assert.deepEqual(put.steps, durable("link"));
+  const stream = recorded("link");
+  await stream.store.putStream("a/b/c", [text("x"), text("y")], { ifAbsent: true });
+  assert.deepEqual(stream.steps, durable("link"));
+});
+
+test("DirectoryStore: canary, a directory that is not forced to the disk is noticed", async () => {
+  const { store, steps } = recorded("canary", { syncDirectory: () => {} });
+  await store.put("a/b/c", text("x"), { ifAbsent: true });
+  assert.throws(() => assert.deepEqual(steps, durable("link")));
 });
 
 test("DirectoryStore: a full disk is named, and nothing half-written stays", async () => {

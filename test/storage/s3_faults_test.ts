@@ -328,6 +328,15 @@ test("S3Store: [S55] a refused completion is resolved by looking, and the upload
     return withCode("ConditionalRequestConflict", 409)(error);
   });
   again.finish();
+  const next = scriptedS3([
+    ...[begun, stored, stored, conflict, { status: 404 }, removed],
+    ...[begun, stored, stored, completed],
+  ]);
+  await assert.rejects(() => next.store.putStream("k", [large], { ifAbsent: true }), StorageError);
+  // Only the caller has the stream: what is retryable succeeds when it is given again.
+  assert.deepEqual(await next.store.putStream("k", [large], { ifAbsent: true }), { etag: '"m-2"' });
+  next.finish();
+  assert.deepEqual(next.requests[7].body, next.requests[1].body);
   const lostReply = scriptedS3([
     begun,
     stored,
@@ -365,6 +374,17 @@ test("S3Store: [S56] listings that go wrong end with an error, not with a wrong 
     s3.finish();
   }
   await assert.rejects(() => keysOf(scriptedS3([page(["other"])]).store, "mine/"), withCode("NotS3"));
+});
+
+test("S3Store: [S56] pages without entries are followed a thousand times in a row, and not for ever", async () => {
+  const empty = (name: string, count: number) => Array.from({ length: count }, (_, i) => page([], `${name}${i}`));
+  const s3 = scriptedS3([...empty("t", 1000), page(["a"], "u"), ...empty("v", 1001)]);
+  const keys: string[] = [];
+  await assert.rejects(async () => {
+    for await (const { key } of s3.store.list("")) keys.push(key);
+  }, withCode("BadListing"));
+  assert.deepEqual(keys, ["a"]);
+  s3.finish();
 });
 
 test("S3Store: [S57] an HTML page with 200 is refused for every operation", async () => {
