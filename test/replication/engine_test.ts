@@ -398,6 +398,33 @@ test(
   },
 );
 
+test("[S17] DatabaseEngine: a large object waits for the bucket in the WAL, which is not rolled over under it", {
+  timeout,
+}, async () => {
+  const scene = new Scene({ minCheckpointPages: 1000, checkpointIntervalMs: 1000 });
+  let down = false;
+  scene.start((store) =>
+    wrapStore(store, {
+      putStream: (key, chunks, options) => down ? Promise.reject(outage()) : store.putStream(key, chunks, options),
+    })
+  );
+  await scene.sync();
+  down = true;
+  scene.commit(3000, 4000);
+  for (let i = 0; i < 4; i++) {
+    scene.clock.skip(60_000);
+    await scene.engine.step();
+    await turn();
+  }
+  // Had the pin moved, these would overwrite the frames that are still to be sent.
+  scene.app.exec("PRAGMA wal_checkpoint(PASSIVE); UPDATE rows SET data = randomblob(3000) WHERE id % 3 = 0");
+  down = false;
+  scene.clock.skip(60_000);
+  for (let i = 0; i < 3; i++) await scene.sync();
+  assert.ok(scene.of("sync_failed").length > 0 && scene.of("delta")[0].bytes > 8 * 1024 * 1024);
+  await scene.prove();
+});
+
 test("[S119] DatabaseEngine: no barrier beside a snapshot's pin, given up at the threshold, then rolled over", {
   timeout,
 }, async () => {
