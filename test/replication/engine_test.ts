@@ -270,6 +270,25 @@ test(
   },
 );
 
+test("[S22] DatabaseEngine: a log restarted behind an idle database and just as long as before is another log", {
+  timeout,
+}, async () => {
+  const scene = new Scene();
+  const update = (id: number): void => scene.app.exec(`UPDATE rows SET data = randomblob(1000) WHERE id = ${id}`);
+  scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  update(1);
+  scene.start();
+  for (let i = 0; i < 5; i++) await scene.sync();
+  assert.equal(scene.life.openHandles, 1, "nothing but the page index is open");
+  update(3);
+  scene.app.exec("PRAGMA wal_checkpoint(PASSIVE)");
+  update(17);
+  const { log } = scene.app.prepare("PRAGMA wal_checkpoint(NOOP)").get() as { log: number };
+  assert.equal(log, 1, "one frame, as when it was let go of");
+  await scene.sync();
+  await scene.prove();
+});
+
 test("[S107] DatabaseEngine: while a snapshot's upload hangs, and after it failed, every point restores", {
   timeout,
 }, async () => {
