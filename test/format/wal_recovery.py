@@ -22,18 +22,20 @@ def make(directory, page_size):
     run("PRAGMA synchronous=OFF")
     run("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
     blob = page_size * 2 // 3
-    for _ in range(6):
+    for _ in range(3):
         run("INSERT INTO t(v) VALUES (randomblob(?))", (blob,))
+    for _ in range(11):
+        run("UPDATE t SET v = randomblob(?) WHERE id = 3", (blob,))
     # The next commit starts the log again over these frames, whose tail stays behind as stale.
     run("PRAGMA wal_checkpoint(RESTART)")
     run("UPDATE t SET v = randomblob(?) WHERE id = 2", (blob,))
     run("INSERT INTO t(v) VALUES (randomblob(?))", (blob * 2,))
-    run("DELETE FROM t WHERE id IN (3, 4)")
+    run("DELETE FROM t WHERE id = 3")
     run("VACUUM")
     run("UPDATE t SET v = randomblob(?) WHERE id = 1", (blob,))
     run("PRAGMA cache_size=1")
     run("BEGIN")
-    for row in (1, 2, 5, 6):
+    for row in (1, 2, 4):
         run("UPDATE t SET v = randomblob(?) WHERE id = ?", (blob, row))
     target = os.path.join(directory, f"{page_size}.db")
     shutil.copyfile(path, target)
