@@ -281,6 +281,8 @@ export class DirectoryStore implements ObjectStore {
       try {
         const stat = stored.stat();
         if (stat.size === temporary.stat().size && sameContent(stored, temporary, stat.size)) {
+          // Whoever wrote it may have died before the name was on the disk.
+          this.#files.syncDirectory(this.#path(parentOf(key)));
           return { etag: etagOf(stat) };
         }
       } finally {

@@ -123,5 +123,9 @@ export async function getBytes(
     bytes.set(chunk, filled);
     filled += chunk.length;
   }
+  // Else zeros would be taken for content.
+  if (filled !== length) {
+    throw new StorageError("Truncated", `${key}: ${filled} of ${length} bytes came`, { key, retryable: true });
+  }
   return { bytes, etag: object.etag, size: object.size };
 }

@@ -19,7 +19,7 @@ import { deleteKeys } from "./s3_delete.ts";
 import { describe, notS3, truncated } from "./s3_error.ts";
 import { listPages } from "./s3_list.ts";
 import { conditionHeaders, storedSame, uploadStream } from "./s3_multipart.ts";
-import { drain, lengthOf, type S3Answer, S3Client, type S3Timeouts } from "./s3_request.ts";
+import { drain, etagOf, lengthOf, type S3Answer, S3Client, type S3Timeouts } from "./s3_request.ts";
 
 /** What an {@linkcode S3Store} needs. */
 export interface S3StoreOptions {
@@ -59,7 +59,7 @@ export class S3Store implements ObjectStore {
     if (range) checkRange(range);
     if (range && range.start === range.end) return await this.#emptyRange(key, signal);
     const first = await this.#getFrom(key, range ?? { start: 0, end: Infinity }, null, signal);
-    if (first === null) return await this.#emptyRange(key, signal);
+    if (first === null) return await this.#emptyRange(key, signal, range?.start);
     return {
       size: first.size,
       etag: first.etag,
@@ -79,7 +79,7 @@ export class S3Store implements ObjectStore {
       await drain(answer);
       if (answer.status === 404) return null;
       const size = lengthOf(answer);
-      const etag = answer.header("etag");
+      const etag = etagOf(answer);
       if (size === null || etag === null) throw this.#notS3(request, "no Content-Length or no ETag", answer.status);
       return { key, size, etag, lastModifiedMs: Date.parse(answer.header("last-modified") ?? "") || 0 };
     });
@@ -104,7 +104,7 @@ export class S3Store implements ObjectStore {
       try {
         return await client.send(request, async (answer) => {
           await drain(answer);
-          const etag = answer.header("etag");
+          const etag = etagOf(answer);
           if (etag === null) throw this.#notS3(request, "no ETag", answer.status);
           return { etag };
         });
@@ -177,7 +177,7 @@ export class S3Store implements ObjectStore {
         return null;
       }
       const length = lengthOf(answer);
-      const etag = answer.header("etag");
+      const etag = etagOf(answer);
       if (length === null || etag === null) throw this.#notS3(request, "no Content-Length or no ETag", answer.status);
       if (whole) {
         if (answer.status !== 200) throw this.#notS3(request, `status ${answer.status}`, answer.status);
@@ -186,7 +186,8 @@ export class S3Store implements ObjectStore {
       const said = /^bytes (\d{1,16})-(\d{1,16})\/(\d{1,16})$/.exec(answer.header("content-range") ?? "");
       const size = said ? Number(said[3]) : NaN;
       const last = said ? Number(said[2]) + 1 : NaN;
-      if (answer.status !== 206 || said === null || Number(said[1]) !== start || last !== Math.min(end, size)) {
+      const isAsked = Number.isSafeInteger(size) && Number(said?.[1]) === start && last === Math.min(end, size);
+      if (answer.status !== 206 || !isAsked) {
         throw this.#notS3(request, "another range than the one asked for", answer.status);
       }
       if (length !== last - start) throw this.#notS3(request, "Content-Length is not that of the range", answer.status);
@@ -194,10 +195,19 @@ export class S3Store implements ObjectStore {
     });
   }
 
-  async #emptyRange(key: string, signal: AbortSignal | undefined): Promise<ObjectBody> {
+  /** No bytes; `start`: because the server says that the object has none from there on. */
+  async #emptyRange(key: string, signal: AbortSignal | undefined, start?: number): Promise<ObjectBody> {
     const info = await this.head(key, { signal });
+    const asked = { operation: "GetObject", key, address: this.#client.address };
+    if (info !== null && start !== undefined && info.size > start) {
+      const problem = `the bytes from ${start} on were refused, but the object has ${info.size}`;
+      throw new StorageError("BadRange", `${describe(asked)}: ${problem}`, {
+        bucket: asked.address.bucket,
+        key,
+        retryable: true,
+      });
+    }
     if (info === null) {
-      const asked = { operation: "GetObject", key, address: this.#client.address };
       throw new NotFoundError("NoSuchKey", `${describe(asked)}: no such object`, {
         status: 404,
         bucket: asked.address.bucket,

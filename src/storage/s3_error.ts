@@ -73,6 +73,8 @@ export function errorOfAnswer(answer: FailedAnswer, body: Uint8Array, asked: Ask
     // A proxy's page, or nothing of use: the status says enough.
   }
   if (document !== null && document.name !== "Error") document = document.all("Error")[0] ?? null;
+  // A proxy without a way to the store says 404, too: nothing is absent until the store says so.
+  if (answer.status === 404 && document === null && body.length > 0) return notS3(asked, "a page with status 404", 404);
   return errorOfDocument(answer, document, asked, nowMs);
 }
 
@@ -97,7 +99,7 @@ export function errorOfDocument(
     retryAfterMs: parseRetryAfter(answer.header("retry-after"), nowMs),
     hint: hints[code],
   };
-  if (status >= 300 && status < 400 || (redirectCodes.has(code) && (region !== "" || status < 400))) {
+  if (status >= 300 && status < 400 && status !== 304 || (redirectCodes.has(code) && (region !== "" || status < 400))) {
     return wrongRegion(document, region, answer, asked, details);
   }
   const message = `${describe(asked)}: ${messageOf(code, said, status, asked)}`;

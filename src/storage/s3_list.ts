@@ -2,7 +2,7 @@ import { StorageError } from "../errors.ts";
 import { compareKeys } from "./object_key.ts";
 import type { ListOptions, ObjectInfo } from "./object_store.ts";
 import { type Asked, describe, notS3 } from "./s3_error.ts";
-import type { S3Client } from "./s3_request.ts";
+import { type S3Client, usableEtag } from "./s3_request.ts";
 import { decodeUrlText, type S3Element } from "./s3_xml.ts";
 
 /** ListObjectsV2, page by page, believing nothing: order, prefix and progress are checked. */
@@ -40,7 +40,7 @@ export async function* listPages(
     };
     const request = { operation: asked.operation, method: "GET", key: "", query, signal } as const;
     const { document, answer } = await client.sendForDocument(request, "ListBucketResult");
-    const page = readPage(document, prefix, asked, answer.status);
+    const page = readPage(document, prefix, delimiter, asked, answer.status);
     // A server that ignores start-after begins too early; what was asked to be skipped is skipped here.
     const skip = startAfter ?? "";
     const objects = page.objects.filter((object) => compareKeys(object.key, skip) > 0 || skip === "");
@@ -59,7 +59,13 @@ export async function* listPages(
   } while (token !== null);
 }
 
-function readPage(document: S3Element, prefix: string, asked: Asked, status: number): ListedPage {
+function readPage(
+  document: S3Element,
+  prefix: string,
+  delimiter: string | undefined,
+  asked: Asked,
+  status: number,
+): ListedPage {
   const encoded = document.text("EncodingType") === "url";
   const decode = (text: string | null): string => {
     const key = text === null ? null : encoded ? decodeUrlText(text) : text;
@@ -69,23 +75,31 @@ function readPage(document: S3Element, prefix: string, asked: Asked, status: num
   const objects = document.all("Contents").map((item): ObjectInfo => {
     const size = item.text("Size") ?? "";
     if (!/^\d{1,15}$/.test(size)) throw notS3(asked, "an object without a size", status);
-    const etag = item.text("ETag") ?? "";
     return {
       key: decode(item.text("Key")),
       size: Number(size),
-      // It may go into a header later.
-      etag: /^[\x21-\x7e]{1,256}$/.test(etag) ? etag : "",
+      etag: usableEtag(item.text("ETag")) ?? "",
       lastModifiedMs: Date.parse(item.text("LastModified") ?? "") || 0,
     };
   });
   objects.sort((a, b) => compareKeys(a.key, b.key));
+  const twice = objects.find(({ key }, index) => index > 0 && key === objects[index - 1].key);
+  if (twice !== undefined) throw badListing(asked, "it has a key twice", twice.key);
   const directories = document.all("CommonPrefixes").map((item) => decode(item.text("Prefix")));
+  const loose = directories.find((directory) => !directory.endsWith(delimiter ?? "/"));
+  if (loose !== undefined) throw badListing(asked, "a directory without its delimiter", loose);
   // "Directories" that some servers keep as empty objects are no objects of ours.
-  return { objects: objects.filter((object) => !object.key.endsWith("/")), directories };
+  const own = objects.filter((object) => !object.key.endsWith("/"));
+  const below = delimiter === undefined ? undefined : own.find(({ key }) => key.includes(delimiter, prefix.length));
+  if (below !== undefined) throw badListing(asked, "the server ignores the delimiter", below.key);
+  return { objects: own, directories };
 }
 
 function nextToken(document: S3Element, asked: Asked): string | null {
-  if (document.text("IsTruncated")?.trim() !== "true") return null;
+  const truncated = document.text("IsTruncated")?.trim();
+  if (truncated === "false") return null;
+  // What is taken for the end without being it would leave objects out.
+  if (truncated !== "true") throw badListing(asked, "it does not say whether more is to come");
   const token = document.text("NextContinuationToken");
   if (!token) throw badListing(asked, "it is cut short and names no next page");
   return token;

@@ -2,7 +2,7 @@ import { NotFoundError, PreconditionError, StorageError } from "../errors.ts";
 import { preconditionFailed } from "./object_key.ts";
 import type { CallOptions, ObjectInfo, ObjectStore } from "./object_store.ts";
 import { type Asked, describe, notS3 } from "./s3_error.ts";
-import { drain, type S3Client } from "./s3_request.ts";
+import { drain, etagOf, type S3Client, usableEtag } from "./s3_request.ts";
 import { escapeXml } from "./s3_xml.ts";
 
 /** A stream of any size as a multipart upload, in the memory of two parts: one fills while the other is sent. */
@@ -159,7 +159,7 @@ class MultipartUpload {
     } as const;
     try {
       const { document, answer } = await this.#client.sendForDocument(request, completedRoots);
-      const etag = document.text("ETag") ?? answer.header("etag");
+      const etag = usableEtag(document.text("ETag")) ?? etagOf(answer);
       if (!etag) throw notS3(this.#asked(request.operation), "no ETag", answer.status);
       return { etag };
     } catch (error) {
@@ -232,7 +232,7 @@ class MultipartUpload {
     const digest = { size: body.length, hash: this.#client.hash(body) };
     return await this.#client.send(request, async (answer) => {
       await drain(answer);
-      const etag = answer.header("etag");
+      const etag = etagOf(answer);
       if (etag === null) throw notS3(this.#asked(request.operation), "no ETag", answer.status);
       return { ...digest, etag };
     });

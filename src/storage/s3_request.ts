@@ -59,7 +59,7 @@ export interface S3Request {
   readonly signal?: AbortSignal;
   /** Statuses besides 2xx that are answers and not errors. */
   readonly accept?: readonly number[];
-  /** Instead of the general limit until the answer's head, milliseconds. */
+  /** Instead of the general limit until the answer's head, and the least one within its body, milliseconds. */
   readonly headMs?: number;
 }
 
@@ -203,7 +203,8 @@ export class S3Client {
         signal: watchdog.signal,
       });
       // A body that nobody begins to read gives its connection back; who reads later resumes by range.
-      watchdog.arm(this.#timeouts.idleMs, timeout(asked, this.#timeouts.idleMs));
+      const idleMs = this.#idleMs(request);
+      watchdog.arm(idleMs, timeout(asked, idleMs));
     } catch (error) {
       watchdog.close();
       request.signal?.throwIfAborted();
@@ -285,11 +286,16 @@ export class S3Client {
     return true;
   }
 
+  /** What needs longer for its head may begin its answer and work on. */
+  #idleMs(request: S3Request): number {
+    return Math.max(this.#timeouts.idleMs, request.headMs ?? 0);
+  }
+
   /** The answer with a body that is timed, counted against its announced length, and closed at its end. */
   #answer(response: FetchResponse, request: S3Request, asked: Asked, watchdog: Watchdog): S3Answer {
     const announced = request.method === "HEAD" ? null : lengthOf(response);
     const chunks = response.body[Symbol.asyncIterator]();
-    const { idleMs } = this.#timeouts;
+    const idleMs = this.#idleMs(request);
     const timedOut = timeout(asked, idleMs);
     let received = 0;
     let ended = false;
@@ -363,6 +369,16 @@ export function lengthOf(answer: { header(name: string): string | null }): numbe
   return Number.isSafeInteger(length) ? length : null;
 }
 
+/** An ETag as it came, or null when it is absent or could not go into a header again. */
+export function usableEtag(etag: string | null): string | null {
+  return etag !== null && /^[\x21-\x7e]{1,256}$/.test(etag) ? etag : null;
+}
+
+/** The answer's `ETag`, as {@linkcode usableEtag}. */
+export function etagOf(answer: { header(name: string): string | null }): string | null {
+  return usableEtag(answer.header("etag"));
+}
+
 function askedBy(client: S3Client, request: S3Request): Asked {
   return { operation: request.operation, key: request.key, address: client.address };
 }
@@ -383,7 +399,7 @@ function foreignProblem(answer: S3Answer, request: S3Request): string | null {
 function mayBeHtml(answer: S3Answer, request: S3Request): boolean {
   switch (request.method) {
     case "PUT":
-      return answer.header("etag") !== null;
+      return answer.header("etag") !== null && lengthOf(answer) === 0;
     case "DELETE":
       return answer.status === 204;
     case "POST":

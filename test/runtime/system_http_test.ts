@@ -32,6 +32,10 @@ function answer(request: http.IncomingMessage, response: http.ServerResponse, bo
     response.writeHead(200, { "content-length": "100" });
     response.write("ten bytes.");
     setTimeout(() => response.destroy(), 20);
+  } else if (path === "/short-chunked") {
+    response.writeHead(200);
+    response.write("ten bytes.");
+    setTimeout(() => response.destroy(), 20);
   } else if (path === "/large") {
     response.writeHead(200, { "content-length": String(64 << 20) });
     const part = new Uint8Array(1 << 20);
@@ -122,8 +126,11 @@ test("fetch: gives the stored bytes, not the decompressed ones", async () => {
 });
 
 test("fetch: a body that ends too early is an error", async () => {
-  const response = await fetch(`${origin}/short`, { method: "GET", headers: {} });
-  await assert.rejects(text(response.body));
+  for (const path of ["short", "short-chunked"]) {
+    const response = await fetch(`${origin}/${path}`, { method: "GET", headers: {} });
+    assert.equal(response.header("content-length"), path === "short" ? "100" : null);
+    await assert.rejects(text(response.body));
+  }
 });
 
 test("fetch: a refused connection is an error", async () => {

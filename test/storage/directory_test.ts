@@ -125,6 +125,14 @@ test("DirectoryStore: so is an object that must be new, which gets its name by a
   assert.deepEqual(stream.steps, durable("link"));
 });
 
+test("DirectoryStore: an object that is there already counts when its name is on the disk", async () => {
+  const { store, steps } = recorded("twice");
+  await store.put("a/b/c", text("x"));
+  steps.splice(0);
+  await store.put("a/b/c", text("x"), { ifAbsent: true });
+  assert.deepEqual(steps, ["sync /.walrust-tmp/T", "link /.walrust-tmp/T /a/b/c", "syncDirectory /a/b"]);
+});
+
 test("DirectoryStore: canary, a directory that is not forced to the disk is noticed", async () => {
   const { store, steps } = recorded("canary", { syncDirectory: () => {} });
   await store.put("a/b/c", text("x"), { ifAbsent: true });

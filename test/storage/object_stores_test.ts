@@ -5,8 +5,9 @@ import { systemRuntime } from "../../src/runtime/system.ts";
 import { explicitCredentials } from "../../src/storage/credentials.ts";
 import { DirectoryStore } from "../../src/storage/directory.ts";
 import { MemoryStore } from "../../src/storage/memory.ts";
-import type { ObjectStore, PutOptions } from "../../src/storage/object_store.ts";
+import { getBytes, type ObjectStore, type PutOptions } from "../../src/storage/object_store.ts";
 import { S3Store } from "../../src/storage/s3.ts";
+import { wrapStore } from "../../src/storage/wrap.ts";
 import { objectStoreChecks, objectStoreSuite } from "../conformance/object_store_suite.ts";
 import { needS3Server, type S3Server, type S3ServerKind, startS3Server } from "../support/s3_server.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
@@ -38,6 +39,16 @@ async function openOn(kind: S3ServerKind): Promise<ObjectStore> {
 
 after(async () => {
   for (const server of servers.values()) await (await server).stop();
+});
+
+test("getBytes: a store that gives too few bytes is not believed", async () => {
+  const store = new MemoryStore();
+  await store.put("k", new Uint8Array(10));
+  const short = wrapStore(store, {
+    get: async () => ({ ...await store.get("k"), body: (await store.get("k", { range: { start: 0, end: 9 } })).body }),
+  });
+  assert.equal((await getBytes(store, "k", 10)).bytes.length, 10);
+  await assert.rejects(() => getBytes(short, "k", 10), { code: "Truncated" });
 });
 
 /** A store that breaks one rule. */
