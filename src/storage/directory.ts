@@ -1,15 +1,7 @@
 import { NotFoundError, StorageError } from "../errors.ts";
-import { hexOf } from "../format/bytes.ts";
+import { equalBytes, hexOf } from "../format/bytes.ts";
 import type { Clock, Files, FileStat, OpenFile, Random } from "../runtime/types.ts";
-import {
-  checkKey,
-  checkPrefix,
-  checkPutSize,
-  checkRange,
-  compareKeys,
-  preconditionFailed,
-  sameBytes,
-} from "./object_key.ts";
+import { checkKey, checkPrefix, checkPutSize, checkRange, compareKeys, preconditionFailed } from "./object_key.ts";
 import type {
   CallOptions,
   GetOptions,
@@ -462,7 +454,7 @@ function sameContent(a: OpenFile, b: OpenFile, size: number): boolean {
     if (a.read(left.subarray(0, length), at) !== length || b.read(right.subarray(0, length), at) !== length) {
       return false;
     }
-    if (!sameBytes(left.subarray(0, length), right.subarray(0, length))) return false;
+    if (!equalBytes(left.subarray(0, length), right.subarray(0, length))) return false;
   }
   return true;
 }

@@ -1,14 +1,7 @@
 import { NotFoundError } from "../errors.ts";
+import { equalBytes } from "../format/bytes.ts";
 import type { Clock } from "../runtime/types.ts";
-import {
-  checkKey,
-  checkPrefix,
-  checkPutSize,
-  checkRange,
-  compareKeys,
-  preconditionFailed,
-  sameBytes,
-} from "./object_key.ts";
+import { checkKey, checkPrefix, checkPutSize, checkRange, compareKeys, preconditionFailed } from "./object_key.ts";
 import type {
   CallOptions,
   GetOptions,
@@ -148,7 +141,7 @@ export class MemoryStore implements ObjectStore {
     const lost = (options.ifAbsent && before !== undefined) ||
       (options.ifMatch !== undefined && before?.etag !== options.ifMatch);
     if (lost) {
-      if (before !== undefined && sameBytes(before.bytes, body)) return { etag: before.etag };
+      if (before !== undefined && equalBytes(before.bytes, body)) return { etag: before.etag };
       throw preconditionFailed(key, options, { bucket: this.location });
     }
     const etag = `"${++this.#version}"`;

@@ -54,13 +54,6 @@ export function compareKeys(a: string, b: string): number {
   return a.length - b.length;
 }
 
-/** Whether two byte strings are the same. */
-export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
-  return true;
-}
-
 /** The error of a conditional write that lost, the same for every store. */
 export function preconditionFailed(
   key: string,

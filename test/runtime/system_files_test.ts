@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { symlinkSync } from "node:fs";
 import { test } from "node:test";
 import { systemFiles as files } from "../../src/runtime/system_files.ts";
+import type { Files } from "../../src/runtime/types.ts";
 import { skipReason } from "../support/need.ts";
 import { runtimeName } from "../support/runtime.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
@@ -23,7 +24,8 @@ function read(path: string): string {
   return new TextDecoder().decode(bytes.subarray(0, count));
 }
 
-test("OpenFile: reads and writes at positions, short at the end of the file", () => {
+function checkPositions(files: Files): void {
+  files.remove(`${directory}/positions`);
   const file = files.open(`${directory}/positions`, "exclusive");
   file.write(Uint8Array.of(1, 2, 3, 4), 4);
   assert.equal(file.stat().size, 8);
@@ -36,7 +38,9 @@ test("OpenFile: reads and writes at positions, short at the end of the file", ()
   file.close();
   file.close();
   assert.throws(() => file.read(into, 0), TypeError);
-});
+}
+
+test("OpenFile: reads and writes at positions, short at the end of the file", () => checkPositions(files));
 
 test("Files.open: modes", () => {
   const path = `${directory}/modes`;
@@ -74,7 +78,7 @@ test("Files.stat: tells two writes within one millisecond apart", { skip: coarse
   assert.ok([...seen].some((part) => part !== 0n), "the mtime is cut to milliseconds");
 });
 
-test("Files: rename replaces, link does not", () => {
+function checkNames(files: Files): void {
   write(`${directory}/a`, "a");
   write(`${directory}/b`, "b");
   assert.throws(() => files.link(`${directory}/a`, `${directory}/b`), { code: "EEXIST" });
@@ -85,7 +89,10 @@ test("Files: rename replaces, link does not", () => {
   files.remove(`${directory}/b`);
   files.remove(`${directory}/b`);
   assert.equal(read(`${directory}/c`), "a");
-});
+  files.remove(`${directory}/c`);
+}
+
+test("Files: rename replaces, link does not", () => checkNames(files));
 
 test("Files: directories are made, listed in order, synced and removed only when empty", () => {
   const top = `${directory}/top/deep`;
@@ -111,4 +118,25 @@ test("Files: free bytes and the real path", () => {
   symlinkSync(directory, `${directory}/self`);
   assert.equal(files.realPath(`${directory}/self/self`), directory);
   assert.throws(() => files.realPath(`${directory}/nothing`), { code: "ENOENT" });
+});
+
+test("canary: a link that replaces, and a read that fills up at the end of the file, are found out", () => {
+  const replacing: Files = {
+    ...files,
+    link(from, to) {
+      files.remove(to);
+      files.link(from, to);
+    },
+  };
+  assert.throws(() => checkNames(replacing), assert.AssertionError);
+  const filling: Files = {
+    ...files,
+    open(path, mode) {
+      const file = files.open(path, mode);
+      const read = file.read.bind(file);
+      file.read = (into, position) => Math.max(read(into, position), into.length);
+      return file;
+    },
+  };
+  assert.throws(() => checkPositions(filling), assert.AssertionError);
 });

@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { systemRuntime } from "../../src/runtime/system.ts";
+import type { Fetch } from "../../src/runtime/types.ts";
 
 const { fetch } = systemRuntime();
 const connections = new Set<unknown>();
@@ -125,12 +126,29 @@ test("fetch: gives the stored bytes, not the decompressed ones", async () => {
   assert.deepEqual([...Buffer.concat(chunks).subarray(0, 2)], [0x1f, 0x8b]);
 });
 
-test("fetch: a body that ends too early is an error", async () => {
+async function checkShortBodies(fetch: Fetch): Promise<void> {
   for (const path of ["short", "short-chunked"]) {
     const response = await fetch(`${origin}/${path}`, { method: "GET", headers: {} });
     assert.equal(response.header("content-length"), path === "short" ? "100" : null);
     await assert.rejects(text(response.body));
   }
+}
+
+test("fetch: a body that ends too early is an error", () => checkShortBodies(fetch));
+
+test("canary: a client that takes a broken body for a whole one is found out", async () => {
+  const trusting: Fetch = async (url, init) => {
+    const response = await fetch(url, init);
+    async function* untilItBreaks(): AsyncGenerator<Uint8Array> {
+      try {
+        yield* response.body;
+      } catch {
+        // What must not happen.
+      }
+    }
+    return { ...response, body: untilItBreaks() };
+  };
+  await assert.rejects(() => checkShortBodies(trusting), assert.AssertionError);
 });
 
 test("fetch: a refused connection is an error", async () => {

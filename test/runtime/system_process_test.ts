@@ -37,14 +37,21 @@ test("systemProcess: knows its surroundings", () => {
   assert.equal(ours.environment("WALRUST_NEVER_SET"), undefined);
 });
 
-test("Process.args and selfCommand: a program starts itself again", () => {
+/** A program that starts itself again by these words, with an argument. */
+function checkSelf(selfCommand: string): void {
   const words = program(
     "self",
     `if (p.args[0] === "again") p.stdout.write("again " + p.args[1]);
-     else { const c = p.spawn([...p.selfCommand, "again", "x y"], { onStdout: (t) => p.stdout.write("<" + t + ">") });
+     else { const c = p.spawn([...${selfCommand}, "again", "x y"], { onStdout: (t) => p.stdout.write("<" + t + ">") });
        p.exit((await c.ended).code === 0 ? 7 : 8); }`,
   );
   assert.deepEqual(run(words), { code: 7, out: "<again x y>" });
+}
+
+test("Process.args and selfCommand: a program starts itself again", () => checkSelf("p.selfCommand"));
+
+test("canary: a program that starts another one is found out", () => {
+  assert.throws(() => checkSelf(`["true"]`), assert.AssertionError);
 });
 
 test("TextOutput.write: whole before exit, whatever the size", () => {

@@ -60,7 +60,7 @@ test("SqliteConnection.gauge: counts committed frames only and checkpoints nothi
   writer.close();
 });
 
-test("SqliteConnection.beginRead: the pin keeps the WAL from being restarted, until rolled back", () => {
+function checkPin(sqlite: Sqlite): void {
   const { path, writer } = makeDatabase();
   const pin = sqlite.open(path, { readOnly: true });
   pin.beginRead();
@@ -75,6 +75,22 @@ test("SqliteConnection.beginRead: the pin keeps the WAL from being restarted, un
   gauge.close();
   pin.close();
   writer.close();
+}
+
+test("SqliteConnection.beginRead: the pin keeps the WAL from being restarted, until rolled back", () => {
+  checkPin(sqlite);
+});
+
+test("canary: a connection that pins nothing is found out", () => {
+  const loose: Sqlite = {
+    version: sqlite.version,
+    open(path, options) {
+      const connection = sqlite.open(path, options);
+      connection.beginRead = () => {};
+      return connection;
+    },
+  };
+  assert.throws(() => checkPin(loose), assert.AssertionError);
 });
 
 test("SqliteConnection.beginImmediate: false while another writes; true blocks the other until rollback", () => {

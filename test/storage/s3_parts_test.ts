@@ -215,3 +215,12 @@ test("openStore: picks the store, its endpoint and its region", async () => {
   ]);
   assert.deepEqual(scopes, ["eu-west-1", "eu-north-1", "eu-west-2", "here", "auto"]);
 });
+
+test("canary: the sound values that the refused ones are made of are accepted", async () => {
+  assert.equal(s3Address({ bucket: "abc", endpoint: "http://x:9000", region: "here" }).base, "http://x:9000/abc");
+  assert.equal(parseDocument(bytes("<a>&amp;</a>")).content, "&");
+  assert.equal(parseDocument(bytes(`<a>${" ".repeat(1000)}</a>`)).name, "a");
+  const environment = { AWS_ACCESS_KEY_ID: "A", AWS_SECRET_ACCESS_KEY: "SEKRIT" };
+  assert.equal((await credentialsChain({ environment, files })()).secretAccessKey, "SEKRIT");
+  assert.throws(() => assert.throws(() => s3Address({ bucket: "abc" }), ConfigError), assert.AssertionError);
+});
