@@ -57,6 +57,7 @@ export {
 } from "./src/daemon/watch.ts";
 export { type SnapshotCall, snapshotNow, type SnapshotReport } from "./src/daemon/snapshot_request.ts";
 export type { EngineEvent, EngineOptions } from "./src/replication/options.ts";
+export type { StateOptions } from "./src/replication/state_directory.ts";
 export type { Credentials, CredentialsProvider, Environment } from "./src/storage/credentials.ts";
 export type { RetryPolicy } from "./src/storage/retry.ts";
 export type * from "./src/runtime/types.ts";

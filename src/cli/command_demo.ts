@@ -7,6 +7,7 @@ import { hexOf } from "../format/bytes.ts";
 import { restore } from "../replication/restore.ts";
 import type { ChildProcess } from "../runtime/types.ts";
 import { DirectoryStore } from "../storage/directory.ts";
+import { deltaText } from "./command_watch.ts";
 import type { CommandCall, CommandContext } from "./context.ts";
 import { type CommitTimes, parseWriterLog } from "./demo_writer.ts";
 import { type Proof, proveRestored, publishedPoints } from "./demo_proof.ts";
@@ -196,7 +197,7 @@ function parseEvent(line: string): ShownEvent | null {
 function showEvent(demo: Demo, event: ShownEvent): void {
   const { number, bytes } = countFiles(demo, demo.bucket);
   const facts = {
-    delta: `WAL sync (${count(event.frames ?? 0, "frame")}, ${formatBytes(event.bytes ?? 0)}) seq ${event.seq}, ` +
+    delta: `${deltaText({ frames: event.frames ?? 0, bytes: event.bytes ?? 0, seq: event.seq ?? "" })}, ` +
       `lag ${formatDuration(event.lagMs ?? 0)}`,
     rollover: `checkpoint (${count(event.frames ?? 0, "frame")}, ` +
       (event.barrier ? `writers held for ${formatDuration(event.heldMs ?? 0)})` : "no writer held)"),

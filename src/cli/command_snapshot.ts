@@ -9,10 +9,10 @@ import { watchOptionsOf } from "./watch_options.ts";
 
 /** Takes the snapshot and prints size, time and checksum. */
 export async function run(context: CommandContext, call: CommandCall): Promise<number> {
-  const { runtime, output, log, signal } = context;
+  const { runtime, process, output, log, signal } = context;
   const path = call.positionals[0][0];
   const { store, prefix } = openDestination(context);
-  const options = watchOptionsOf(call.options);
+  const options = watchOptionsOf(call.options, process);
   const report = await snapshotNow({
     path,
     store,

@@ -3,6 +3,7 @@ import { exitCodeOf } from "../errors.ts";
 import { checksumHex } from "../format/hadbp.ts";
 import { printable } from "../format/keys.ts";
 import { watch, type WatchEvent } from "../daemon/watch.ts";
+import type { Log } from "../runtime/types.ts";
 import type { CommandCall, CommandContext } from "./context.ts";
 import { count, formatBytes, formatDuration, formatLocalTime, messageOf, type Output } from "./output.ts";
 import { holderOf, openDestination } from "./destination.ts";
@@ -10,7 +11,7 @@ import { watchOptionsOf } from "./watch_options.ts";
 
 /** Replicates until stopped; the exit code is that of the first database that failed. */
 export async function run(context: CommandContext, call: CommandCall): Promise<number> {
-  const { runtime, output, log, signal } = context;
+  const { runtime, process, output, log, signal } = context;
   const databases = call.positionals[0].map((path) => ({ path }));
   const { store, prefix } = openDestination(context);
   output.line(
@@ -21,14 +22,19 @@ export async function run(context: CommandContext, call: CommandCall): Promise<n
     store,
     prefix,
     runtime,
-    options: watchOptionsOf(call.options),
+    options: watchOptionsOf(call.options, process),
     onEvent: (event) => printEvent(output, event, runtime.clock.now()),
-    log,
+    log: output.isJson ? log : quieter(log),
     signal,
     holder: holderOf(context),
   });
   // The errors were printed as they came; here only the code is left to tell.
   return failures.length === 0 ? 0 : exitCodeOf(failures[0].error);
+}
+
+/** People read of trouble in its line; the log, which shares stderr with it, says it again only where all is said. */
+function quieter(log: Log): Log {
+  return (level, message, data) => log(level === "trace" ? level : "debug", message, data);
 }
 
 /** One event as a line for people, or as JSON. */
@@ -48,16 +54,15 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
     case "started":
       return [`watching → ${event.destination}, at seq ${event.seq}`, false];
     case "waiting":
-      return [`waiting: ${printable(event.reason)}`, false];
+      return [`waiting: ${printable(event.reason)}`, event.trouble];
     case "new_lineage":
       return [`new lineage ${event.lineage}: ${printable(event.reason)}`, false];
-    case "difference":
-      return [
-        `${printable(event.reason)}: compared with the bucket, ${count(event.pages, "page")}, seq ${event.seq}`,
-        false,
-      ];
+    case "difference": {
+      const found = event.pages === 0 ? "nothing to send" : `${count(event.pages, "page")} to send`;
+      return [`compared with the bucket (${printable(event.reason)}): ${found}, seq ${event.seq}`, false];
+    }
     case "delta":
-      return [`WAL sync (${count(event.frames, "frame")}, ${formatBytes(event.bytes)}) seq ${event.seq}`, false];
+      return [deltaText(event), false];
     case "bridge":
       return [`snapshot begun, seq ${event.seq}`, false];
     case "snapshot":
@@ -91,4 +96,10 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
     case "failed":
       return ["stopped by an error:", true];
   }
+}
+
+/** A changeset that is in the bucket; what a comparison found has passed no frames of the WAL. */
+export function deltaText(delta: { frames: number; bytes: number; seq: bigint | string }): string {
+  const what = delta.frames === 0 ? "sync (" : `WAL sync (${count(delta.frames, "frame")}, `;
+  return `${what}${formatBytes(delta.bytes)}) seq ${delta.seq}`;
 }

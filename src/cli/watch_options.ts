@@ -1,8 +1,9 @@
 /** The flags of `watch` and `snapshot` as options of the daemon. */
 import type { WatchOptions } from "../daemon/watch.ts";
+import type { Process } from "../runtime/types.ts";
 
 /** Parsed flags → options; a flag that the command does not have takes the documented default. */
-export function watchOptionsOf(options: Record<string, unknown>): WatchOptions {
+export function watchOptionsOf(options: Record<string, unknown>, process: Process): WatchOptions {
   const number = (name: string, fallback: number): number => {
     const value = options[name];
     return typeof value === "number" ? value : fallback;
@@ -15,6 +16,13 @@ export function watchOptionsOf(options: Record<string, unknown>): WatchOptions {
     minCheckpointPages: number("minCheckpointPages", 1000),
     walTruncateThresholdPages: number("walTruncateThreshold", 121_359),
     stateDirectory: typeof options.stateDir === "string" ? options.stateDir : null,
+    fallbackStateDirectory: userStateDirectory(process),
     waitForDatabase: options.wait === true,
   };
+}
+
+/** Where the XDG Base Directory Specification wants the state of programs; it says that relative paths do not count. */
+function userStateDirectory(process: Process): string {
+  const given = process.environment("XDG_STATE_HOME");
+  return `${given?.startsWith("/") ? given : `${process.homeDirectory}/.local/state`}/walrust`;
 }

@@ -1,22 +1,23 @@
 /**
- * `walrust snapshot`: beside a running watch it leaves a request in the state directory and waits for the answer,
- * so that there are never two writers; alone it runs an engine until the snapshot is complete.
+ * `walrust snapshot`: beside a running watch it leaves a request in the state directory of that watch and waits for the
+ * answer, so that there are never two writers; alone it runs an engine until the snapshot is complete.
  */
-import { DatabaseError, RestoreError, WalrustError } from "../errors.ts";
+import { DatabaseError, type ErrorKind, exitCodes, RestoreError, WalrustError } from "../errors.ts";
 import { hexOf } from "../format/bytes.ts";
 import { DatabaseEngine } from "../replication/engine.ts";
 import { readSmallFile, writeFileAtomically } from "../replication/journal.ts";
-import type { EngineOptions } from "../replication/options.ts";
 import type { Log, Runtime } from "../runtime/types.ts";
-import { stateDirectoryOf } from "../replication/state_directory.ts";
+import { makeStatePlace, type StatePlace } from "../replication/state_directory.ts";
 import type { SnapshotDone } from "../replication/snapshot_task.ts";
 import { abortable } from "../storage/wrap.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { isLocked, lockInstance } from "./instance_lock.ts";
+import { findHolder, type Holder, type InstanceLock, lockInstance } from "./instance_lock.ts";
+import { locateDatabase } from "./locate.ts";
+import type { WatchOptions } from "./watch.ts";
 
-const requestName = "snapshot.request";
-const answerName = "snapshot.answer";
-const sizeMax = 4096;
+const folderName = "requests";
+const requestPattern = /^([0-9a-f]{16})\.request$/;
+const sizeMax = 64 * 1024;
 const pollMs = 100;
 const pollsPerLockCheck = 20;
 const defaultLimitMs = 10 * 60_000;
@@ -35,53 +36,98 @@ export interface SnapshotReport {
   readonly destination: string;
 }
 
+/** What tells a place in one bucket from the same place in another. */
+function destinationOf(store: ObjectStore, root: string): string {
+  return `${store.identity ?? store.location}/${root}`;
+}
+
 /** Answers requests inside a running watch. */
 export class SnapshotRequests {
   readonly #runtime: Pick<Runtime, "files">;
-  readonly #directory: string;
+  readonly #folder: string;
   readonly #engine: DatabaseEngine;
   readonly #destination: string;
-  #seen = "";
+  /** Requests that wait for a snapshot. */
+  readonly #open = new Set<string>();
 
+  /** Forgets what was asked of an earlier process: whoever asked notices that another one holds the lock. */
   constructor(
-    parts: { runtime: Pick<Runtime, "files">; directory: string; destination: string; engine: DatabaseEngine },
+    parts: {
+      runtime: Pick<Runtime, "files">;
+      directory: string;
+      store: ObjectStore;
+      root: string;
+      engine: DatabaseEngine;
+    },
   ) {
+    const { files } = parts.runtime;
     this.#runtime = parts.runtime;
-    this.#destination = parts.destination;
-    this.#directory = parts.directory;
+    this.#destination = destinationOf(parts.store, parts.root);
+    this.#folder = `${parts.directory}/${folderName}`;
     this.#engine = parts.engine;
+    files.makeDirectory(this.#folder);
+    for (const { name } of files.list(this.#folder)) files.remove(`${this.#folder}/${name}`);
   }
 
-  /** Looks for a request; costs one `stat` while there is none. */
+  /** Looks for requests. */
   poll(): void {
     try {
-      this.#poll();
+      for (const { name } of this.#runtime.files.list(this.#folder)) {
+        const id = requestPattern.exec(name)?.[1];
+        if (id !== undefined) this.#take(id, `${this.#folder}/${name}`);
+      }
     } catch {
       // The one who asks may take the request back at any moment; a request is no reason to end a watch.
     }
   }
 
-  #poll(): void {
+  #take(id: string, path: string): void {
     const { files } = this.#runtime;
-    const bytes = readSmallFile(files, `${this.#directory}/${requestName}`, sizeMax);
+    const bytes = readSmallFile(files, path, sizeMax);
     if (bytes === null) return;
-    const [id, destination] = new TextDecoder().decode(bytes).split("\n");
-    if (id === this.#seen) return;
-    this.#seen = id;
-    files.remove(`${this.#directory}/${requestName}`);
-    if (destination !== this.#destination) {
-      return this.#answer(id, { error: `the running watch replicates to ${this.#destination}, not to ${destination}` });
+    files.remove(path);
+    const asked = new TextDecoder().decode(bytes);
+    if (asked !== this.#destination) {
+      const message = `the running watch replicates to ${this.#destination}, not to ${asked}`;
+      return this.#answer(id, { error: encodeError(new DatabaseError("other_destination", message)) });
     }
+    this.#open.add(id);
     this.#engine.requestSnapshot().then(
-      (done) => this.#answer(id, { done: encode(done) }),
-      (error) => this.#answer(id, { error: error instanceof Error ? error.message : String(error) }),
+      (done) => this.#answerOpen(id, { done: encode(done) }),
+      (error) => this.#answerOpen(id, { error: encodeError(error) }),
     ).catch(() => undefined);
   }
 
-  #answer(id: string, answer: Record<string, unknown>): void {
-    const bytes = new TextEncoder().encode(JSON.stringify({ id, ...answer }));
-    writeFileAtomically(this.#runtime.files, this.#directory, answerName, bytes);
+  /** Something failed and will be tried again: a watch has time, who asks for a snapshot now has not. */
+  fail(error: unknown): void {
+    for (const id of this.#open) {
+      try {
+        this.#answerOpen(id, { error: encodeError(error) });
+      } catch {
+        // Whoever asked gives up by itself; this is no reason to end a watch.
+      }
+    }
   }
+
+  #answerOpen(id: string, answer: Record<string, unknown>): void {
+    if (this.#open.delete(id)) this.#answer(id, answer);
+  }
+
+  #answer(id: string, answer: Record<string, unknown>): void {
+    const bytes = new TextEncoder().encode(JSON.stringify(answer));
+    writeFileAtomically(this.#runtime.files, this.#folder, `${id}.answer`, bytes);
+  }
+}
+
+/** An error as it is told to another process; what it was caused by stays here. */
+function encodeError(error: unknown): Record<string, string | undefined> {
+  if (!(error instanceof WalrustError)) return { kind: "general", message: String(error) };
+  return { kind: error.kind, code: error.code, message: error.message, hint: error.hint };
+}
+
+function decodeError({ kind, code, message, hint }: Record<string, string | undefined>): WalrustError {
+  const known: ErrorKind = Object.hasOwn(exitCodes, kind ?? "") ? kind as ErrorKind : "general";
+  return new WalrustError(known, code ?? "snapshot_failed", `the running watch: ${message}`, { hint });
 }
 
 function encode(done: SnapshotDone): Record<string, string | number> {
@@ -99,74 +145,106 @@ export interface SnapshotCall {
   /** The machine. */
   readonly runtime: Runtime;
   /** How, as for a watch. */
-  readonly options: EngineOptions;
+  readonly options: WatchOptions;
   /** Told of what goes wrong and of what is done about it. */
   readonly log?: Log;
   /** Gives up. */
   readonly signal?: AbortSignal;
   /** Names this process in the lock file. */
   readonly holder?: string;
-  /** How long to wait for a running watch, milliseconds. */
+  /** How long to wait for a running watch or another snapshot, milliseconds. */
   readonly limitMs?: number;
-}
-
-/** Takes one full snapshot now. Throws `DatabaseError`, `StorageError`, or `RestoreError` when the watch does not answer. */
-export async function snapshotNow(call: SnapshotCall): Promise<SnapshotReport> {
-  const { files } = call.runtime;
-  if (files.stat(call.path) === null) {
-    throw new DatabaseError("missing", `${call.path} does not exist`, {
-      hint: "check the path",
-      data: { path: call.path },
-    });
-  }
-  const path = files.realPath(call.path);
-  const directory = stateDirectoryOf(path, call.options.stateDirectory);
-  const destination = `${call.store.location}/${call.root}`;
-  const done = isLocked(call.runtime, directory)
-    ? await ask(call, directory, destination)
-    : await takeAlone(call, path, directory);
-  return { ...done, destination };
 }
 
 type Done = Omit<SnapshotReport, "destination">;
 
-async function ask(call: SnapshotCall, directory: string, destination: string): Promise<Done> {
-  const { files, clock, random } = call.runtime;
-  const id = hexOf(random.bytes(8));
-  files.remove(`${directory}/${answerName}`);
-  writeFileAtomically(files, directory, requestName, new TextEncoder().encode(`${id}\n${destination}`));
-  const deadline = clock.monotonic() + (call.limitMs ?? defaultLimitMs);
-  for (let polls = 1; clock.monotonic() < deadline; polls++) {
-    // Nobody answers for a watch that has ended.
-    if (polls % pollsPerLockCheck === 0 && !isLocked(call.runtime, directory)) break;
-    await clock.sleep(pollMs, call.signal);
-    const bytes = readSmallFile(files, `${directory}/${answerName}`, sizeMax);
-    if (bytes === null) continue;
-    const answer = JSON.parse(new TextDecoder().decode(bytes));
-    if (answer.id !== id) continue;
-    if (typeof answer.error === "string") throw new DatabaseError("snapshot_failed", answer.error);
-    const { seq, bytes: size, durationMs, checksum } = answer.done;
-    return { seq: BigInt(seq), bytes: size, durationMs, checksum: BigInt(checksum) };
+/**
+ * Takes one full snapshot now. Throws `DatabaseError`, `StorageError`, the error of a running watch, or `RestoreError`
+ * when that does not answer.
+ */
+export async function snapshotNow(call: SnapshotCall): Promise<SnapshotReport> {
+  const { runtime, store, root, options, signal } = call;
+  const database = locateDatabase(runtime.files, call.path);
+  const place = makeStatePlace(runtime, database, options);
+  const deadline = runtime.clock.monotonic() + (call.limitMs ?? defaultLimitMs);
+  let done: Done | null = null;
+  while (done === null) {
+    const holder = findHolder(runtime, place);
+    if (holder === null) {
+      const lock = tryLock(call, place);
+      if (lock !== null) done = await takeAlone(call, database.real, place.directory, lock);
+    } else if (holder.role === "watch") done = await ask(call, holder, place, deadline);
+    if (done !== null) break;
+    if (runtime.clock.monotonic() >= deadline) throw noAnswer(call);
+    await runtime.clock.sleep(pollMs, signal);
   }
-  files.remove(`${directory}/${requestName}`);
-  throw new RestoreError("no_answer", `the walrust that watches ${call.path} did not take a snapshot in time`, {
+  return { ...done, destination: `${store.location}/${root}` };
+}
+
+/** `null` when somebody else was faster. */
+function tryLock(call: SnapshotCall, place: StatePlace): InstanceLock | null {
+  const { runtime, path, holder = "walrust snapshot" } = call;
+  try {
+    return lockInstance(runtime, { path, place, name: holder, role: "snapshot" });
+  } catch (error) {
+    if (error instanceof DatabaseError && error.code === "locked_by_walrust") return null;
+    throw error;
+  }
+}
+
+/** Asks the watch that `holder` names; `null` when another process has taken its place, or it cannot be asked yet. */
+async function ask(call: SnapshotCall, holder: Holder, place: StatePlace, deadline: number): Promise<Done | null> {
+  const { runtime, store, root, signal } = call;
+  const { files, clock, random } = runtime;
+  const folder = `${holder.directory}/${folderName}`;
+  if (files.stat(folder) === null) return null;
+  const id = hexOf(random.bytes(8));
+  const [request, answer] = [`${id}.request`, `${id}.answer`];
+  writeFileAtomically(files, folder, request, new TextEncoder().encode(destinationOf(store, root)));
+  try {
+    for (let polls = 1; clock.monotonic() < deadline; polls++) {
+      await clock.sleep(pollMs, signal);
+      const bytes = readSmallFile(files, `${folder}/${answer}`, sizeMax);
+      if (bytes !== null) return decodeAnswer(bytes);
+      if (polls % pollsPerLockCheck !== 0) continue;
+      const now = findHolder(runtime, place);
+      // Nobody answers for a watch that has ended.
+      if (now === null) break;
+      if (now.id !== holder.id) return null;
+    }
+  } finally {
+    for (const name of [request, answer]) files.remove(`${folder}/${name}`);
+  }
+  throw noAnswer(call);
+}
+
+function decodeAnswer(bytes: Uint8Array): Done {
+  const { error, done } = JSON.parse(new TextDecoder().decode(bytes));
+  if (error !== undefined) throw decodeError(error);
+  const { seq, bytes: size, durationMs, checksum } = done;
+  return { seq: BigInt(seq), bytes: size, durationMs, checksum: BigInt(checksum) };
+}
+
+function noAnswer({ path }: SnapshotCall): RestoreError {
+  return new RestoreError("no_answer", `the walrust that works on ${path} did not take a snapshot in time`, {
     hint: "look at its log; is the bucket reachable?",
-    data: { path: call.path },
+    data: { path },
   });
 }
 
-async function takeAlone(call: SnapshotCall, path: string, directory: string): Promise<Done> {
+/** Runs an engine until the snapshot is complete, and releases the lock. */
+async function takeAlone(call: SnapshotCall, path: string, directory: string, lock: InstanceLock): Promise<Done> {
   const { runtime, root, options, signal } = call;
   const store = signal === undefined ? call.store : abortable(call.store, signal);
-  const lock = lockInstance(runtime, { path: call.path, directory, holder: call.holder ?? "walrust snapshot" });
   try {
     let failure: unknown = null;
     const engine = new DatabaseEngine({
       path,
       root,
+      directory,
       store,
       runtime,
-      options: { ...options, onStartup: false, snapshotIntervalMs: 0 },
+      options: { ...options, onStartup: false, snapshotIntervalMs: 0, waitForDatabase: false },
       emit: (event) => {
         call.log?.("debug", event.kind, { ...event });
         if (event.kind === "sync_failed") failure = event.error;

@@ -1,19 +1,23 @@
 /**
  * `watch`: one engine per database, each driven by its own loop that only sleeps and calls `step()`.
  */
-import { ConfigError, DatabaseError, StorageError } from "../errors.ts";
+import { ConfigError, type DatabaseError, StorageError } from "../errors.ts";
 import { databaseName } from "../format/keys.ts";
 import { DatabaseEngine } from "../replication/engine.ts";
+import { isTransient, notLookedAt } from "../replication/engine_failure.ts";
+import { isAbsence } from "../replication/live_database.ts";
 import type { EngineEvent, EngineOptions } from "../replication/options.ts";
+import { type DatabasePath, makeStatePlace, type StateOptions } from "../replication/state_directory.ts";
 import type { Clock, Log, Runtime } from "../runtime/types.ts";
 import { abortable } from "../storage/wrap.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { type Limiter, limiter, limitUploads } from "./upload_limit.ts";
-import { type InstanceLock, lockInstance } from "./instance_lock.ts";
+import { lockInstance } from "./instance_lock.ts";
+import { LinkWatch, locateDatabase } from "./locate.ts";
 import { SnapshotRequests } from "./snapshot_request.ts";
 
 /** How databases are watched. */
-export type WatchOptions = EngineOptions;
+export type WatchOptions = EngineOptions & StateOptions;
 
 /** What happens while watching. */
 export type WatchEvent = EngineEvent | { kind: "failed"; path: string; error: unknown };
@@ -55,9 +59,11 @@ const streamsMax = 8;
 const startsMax = 8;
 const startLimitMs = 10_000;
 const stopLimitMs = 30_000;
-const lockIntervalMs = 1000;
-/** How long a request for a snapshot may wait, however rarely the database is looked at. */
-const requestIntervalMs = 1000;
+/** How long the file that a link led to may hold up the one that it leads to now. */
+const switchLimitMs = 5000;
+const waitIntervalMs = 1000;
+/** How long a request for a snapshot or a switched link may wait, however rarely the database is looked at. */
+const pollIntervalMs = 1000;
 
 /** Databases that stopped with an error, in the order they did. */
 export interface WatchResult {
@@ -82,13 +88,14 @@ export async function watch(call: WatchCall): Promise<WatchResult> {
   });
   const store = limitUploads(call.store, uploadsMax, streamsMax);
   const starting = limiter(startsMax);
+  const shared: Shared = { call, store, starting, taken: new Set() };
   const failures: { path: string; error: unknown }[] = [];
   await Promise.all(call.databases.map(async (database, i) => {
     try {
-      await watchOne(call, store, starting, database.path, roots[i]);
+      await watchOne(shared, database.path, roots[i]);
     } catch (error) {
       failures.push({ path: database.path, error });
-      call.onEvent?.({ kind: "failed", path: database.path, error });
+      report(call, { kind: "failed", path: database.path, error });
     }
   }));
   return { failures };
@@ -99,46 +106,97 @@ export function rootOf(prefix: string, database: WatchedDatabase): string {
   return `${prefix}${database.prefix ?? databaseName(database.path)}/`;
 }
 
-async function watchOne(
-  call: WatchCall,
-  shared: ObjectStore,
-  starting: Limiter,
-  givenPath: string,
+/** What the databases of one call have in common. */
+interface Shared {
+  readonly call: WatchCall;
+  readonly store: ObjectStore;
+  readonly starting: Limiter;
+  /** Real paths of the files that are watched. */
+  readonly taken: Set<string>;
+}
+
+async function watchOne(shared: Shared, given: string, root: string): Promise<void> {
+  for (let continues = false;; continues = true) {
+    const database = await findDatabase(shared, given, continues);
+    if (database === null) return;
+    shared.taken.add(database.real);
+    try {
+      if (await watchFile(shared, database, root, continues) === "stopped") return;
+    } finally {
+      shared.taken.delete(database.real);
+    }
+  }
+}
+
+/** Where `given` leads to, waiting where that is asked for or was watched before; `null` when stopped before it came. */
+async function findDatabase(
+  { call, taken }: Shared,
+  given: string,
+  continues: boolean,
+): Promise<DatabasePath | null> {
+  const { files, clock } = call.runtime;
+  let absence: DatabaseError | null = null;
+  while (!call.signal?.aborted) {
+    try {
+      return locateDatabase(files, given, taken);
+    } catch (error) {
+      if (!isAbsence(error) || !(continues || call.options.waitForDatabase)) throw error;
+      if (error.code !== absence?.code) {
+        report(call, { kind: "waiting", path: given, reason: error.message, trouble: continues });
+      }
+      absence = error;
+    }
+    await pause(clock.sleep(waitIntervalMs, call.signal), call.signal);
+  }
+  if (continues) throw notLookedAt(given, absence);
+  return null;
+}
+
+/** Replicates one file until the stop signal, or until a link was switched to another file. */
+async function watchFile(
+  { call, store: shared, starting }: Shared,
+  database: DatabasePath,
   root: string,
-): Promise<void> {
+  continues: boolean,
+): Promise<"stopped" | "switched"> {
   const { runtime, options, signal } = call;
-  const path = await locate(call, givenPath);
-  if (path === null) return;
-  const emit = (event: EngineEvent): void => {
-    call.log?.("debug", event.kind, { ...event });
-    call.onEvent?.({ ...event, path: givenPath });
-  };
+  const { clock } = runtime;
+  const place = makeStatePlace(runtime, database, options);
+  const lock = lockInstance(runtime, {
+    path: database.given,
+    place,
+    name: call.holder ?? "walrust",
+    role: "watch",
+  });
   const end = new AbortController();
   const store = abortable(shared, end.signal);
-  const engine = new DatabaseEngine({ path, root, store, runtime, options, emit });
-  const lock: InstanceLock = lockInstance(runtime, {
-    path: givenPath,
-    directory: engine.directory,
-    holder: call.holder ?? "walrust",
-  });
-  const limit = stopLimit(engine, runtime.clock, signal, end);
+  const link = new LinkWatch(runtime.files, database);
+  let isSwitched = false;
+  let requests: SnapshotRequests | null = null;
+  const emit = (event: EngineEvent): void => {
+    if (event.kind === "sync_failed") requests?.fail(event.error);
+    if (!isSwitched || event.kind !== "stopped") report(call, { ...event, path: database.given });
+  };
+  const { directory } = place;
+  const engine = new DatabaseEngine({ path: database.real, root, directory, continues, store, runtime, options, emit });
+  const limit = stopLimit(engine, clock, signal, end);
   try {
-    const requests = new SnapshotRequests({
-      runtime,
-      directory: engine.directory,
-      destination: `${store.location}/${root}`,
-      engine,
-    });
+    const asked = requests = new SnapshotRequests({ runtime, directory, store, root, engine });
     const step = async (): Promise<number> => {
-      requests.poll();
-      return Math.min(requestIntervalMs, await engine.step());
+      asked.poll();
+      return Math.min(pollIntervalMs, await engine.step());
     };
     await starting(() => {
-      const latest = runtime.clock.monotonic() + startLimitMs;
-      return drive(step, () => engine.atRest || runtime.clock.monotonic() >= latest, runtime.clock, signal);
+      const latest = clock.monotonic() + startLimitMs;
+      return drive(step, () => engine.atRest || clock.monotonic() >= latest, clock, signal);
     });
-    await drive(step, () => false, runtime.clock, signal);
-    await engine.stop(limit.leftMs);
+    await drive(step, () => isSwitched = link.isSwitched(), clock, signal);
+    if (isSwitched) {
+      await leave(engine);
+      return "switched";
+    }
+    const left = await engine.stop(limit.leftMs);
+    if (left !== null) throw left;
   } catch (error) {
     // Nothing was replicated yet, so nothing is left behind.
     if (engine.started || !end.signal.aborted) throw error;
@@ -146,6 +204,27 @@ async function watchOne(
     limit.release();
     lock.release();
   }
+  return "stopped";
+}
+
+/** Ends the engine of a file that is not ours any more; what its spool holds the next engine publishes. */
+async function leave(engine: DatabaseEngine): Promise<void> {
+  try {
+    await engine.stop(switchLimitMs);
+  } catch (error) {
+    if (!isTransient(error)) throw error;
+  }
+}
+
+/** Tells the program, and the log in words that it can filter by. */
+function report(call: WatchCall, event: WatchEvent): void {
+  call.log?.(severityOf(event), event.kind, { ...event });
+  call.onEvent?.(event);
+}
+
+function severityOf(event: WatchEvent): "error" | "warning" | "debug" {
+  if (event.kind === "failed" || event.kind === "wal_size_exceeded") return "error";
+  return event.kind === "sync_failed" || (event.kind === "waiting" && event.trouble) ? "warning" : "debug";
 }
 
 /** Ends the requests under way when the final sync has had its time after the stop signal, or has nothing to do. */
@@ -175,23 +254,6 @@ function stopLimit(
       released.abort();
     },
   };
-}
-
-/** Absolute path without links; waits for the file where that is asked for. `null` when stopped before it came. */
-async function locate(call: WatchCall, path: string): Promise<string | null> {
-  const { files, clock } = call.runtime;
-  for (let waited = false;; waited = true) {
-    if (call.signal?.aborted) return null;
-    if (files.stat(path) !== null) return files.realPath(path);
-    if (!call.options.waitForDatabase) {
-      throw new DatabaseError("missing", `${path} does not exist`, {
-        hint: "check the path, or pass --wait to wait until the application creates it",
-        data: { path },
-      });
-    }
-    if (!waited) call.onEvent?.({ kind: "waiting", path, reason: "the database does not exist yet" });
-    await pause(clock.sleep(lockIntervalMs, call.signal), call.signal);
-  }
 }
 
 /** Steps and sleeps until `isDone` says so after a step, or the stop signal. */

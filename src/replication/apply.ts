@@ -1,6 +1,6 @@
 /** The file a restore builds: written beside the output under a temporary name, proven, then put in its place whole. */
 import { ConfigError, IntegrityError, RestoreError, WalrustError } from "../errors.ts";
-import { hexOf } from "../format/bytes.ts";
+import { hexOf, shellQuoted } from "../format/bytes.ts";
 import { parseSqliteHeader } from "../format/sqlite_header.ts";
 import type { Files, NewSha256, OpenFile, Random } from "../runtime/types.ts";
 import type { ChangesetSink, VerifiedChangeset } from "./walk.ts";
@@ -279,8 +279,4 @@ function io<T>(call: () => T, path: string): T {
 
 function systemCode(error: unknown): string {
   return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
-}
-
-function shellQuoted(text: string): string {
-  return /^[\w./:=@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }

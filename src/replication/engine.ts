@@ -6,18 +6,34 @@
 import { DatabaseError, WalrustError } from "../errors.ts";
 import type { FileStat, Runtime, Sqlite } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { type ImageAt, lookAtWal, readWalHeader, sameLog, takeImage, type WalPlace } from "./capture.ts";
+import {
+  type ImageAt,
+  lookAtWal,
+  reached,
+  readWalHeader,
+  sameLog,
+  takeImage,
+  type WalPlace,
+  type WalPosition,
+} from "./capture.ts";
 import { differingPages } from "./difference.ts";
-import { isFenced, isTransient, stoppedBeforeSnapshot, takenOver } from "./engine_failure.ts";
+import {
+  isFenced,
+  isTransient,
+  notLookedAt,
+  notPublished,
+  stoppedBeforeSnapshot,
+  takenOver,
+} from "./engine_failure.ts";
 import { startLineage } from "./lineage_start.ts";
-import { type FilesSeen, LiveDatabase, seeFiles } from "./live_database.ts";
+import { type FilesSeen, isAbsence, LiveDatabase, seeFiles } from "./live_database.ts";
 import type { EngineEvent, EngineOptions } from "./options.ts";
 import { type Resumed, resumeLineage } from "./resume.ts";
 import { Rollover } from "./rollover.ts";
 import { SnapshotSchedule } from "./snapshot_schedule.ts";
 import { type SnapshotDone, SnapshotTask } from "./snapshot_task.ts";
 import { Spool } from "./spool.ts";
-import { machineName, stateDirectoryOf } from "./state_directory.ts";
+import { machineName } from "./state_directory.ts";
 import { Stream } from "./stream.ts";
 
 /** Databases up to this size, in bytes, are not held open while they are quiet. */
@@ -41,6 +57,10 @@ export interface EngineParts {
   readonly path: string;
   /** Key prefix of the database in the store, with its trailing `/`. */
   readonly root: string;
+  /** Where journal, index and spool of this database are. */
+  readonly directory: string;
+  /** True where another engine of this process replicated to `root` before: trouble is waited out from the start. */
+  readonly continues?: boolean;
   readonly store: ObjectStore;
   readonly runtime: Runtime;
   readonly options: EngineOptions;
@@ -52,6 +72,12 @@ interface Doubt {
   readonly reason: string;
   readonly since?: WalPlace;
   readonly pages?: ReadonlySet<number>;
+}
+
+/** How many frames SQLite counted in the WAL when our position was `at`. */
+interface LogEnd {
+  readonly at: WalPosition | null;
+  readonly frames: number;
 }
 
 /** See the top of this file. */
@@ -67,7 +93,8 @@ export class DatabaseEngine {
   #doubt: Doubt | null = null;
   /** The files as they were when they were let go of. */
   #idle: FilesSeen | null = null;
-  #waiting = false;
+  /** Why nothing is replicated at the moment. */
+  #trouble: unknown = null;
   #waits = 0;
   #failures = 0;
   #retryAt = 0;
@@ -78,7 +105,7 @@ export class DatabaseEngine {
   readonly #phase: number;
   #lastJournal = 0;
   readonly #schedule: SnapshotSchedule;
-  #everStarted = false;
+  #everStarted: boolean;
   #diskRetryAt = 0;
   #stopping = false;
   #stopped = false;
@@ -94,7 +121,8 @@ export class DatabaseEngine {
     }
     this.#sqlite = sqlite;
     this.#parts = parts;
-    this.directory = stateDirectoryOf(parts.path, parts.options.stateDirectory);
+    this.directory = parts.directory;
+    this.#everStarted = parts.continues === true;
     this.#schedule = new SnapshotSchedule(parts.options, parts.runtime.clock);
     this.#phase = Math.floor(parts.runtime.random.number() * phases) * parts.options.walSyncIntervalMs / phases;
   }
@@ -108,6 +136,7 @@ export class DatabaseEngine {
       if (this.#stream === null ? await this.#open() : this.#live !== null || this.#wake()) {
         await this.#liveStep();
         this.#failures = 0;
+        this.#trouble = null;
       }
       return this.#restMs();
     } catch (error) {
@@ -159,21 +188,29 @@ export class DatabaseEngine {
     return this.#stopped ? Promise.reject(stoppedBeforeSnapshot()) : this.#schedule.request();
   }
 
-  /** Publishes what is committed, for `limitMs` at most, then closes. What is left stays in the WAL and the spool. */
-  async stop(limitMs: number): Promise<void> {
+  /**
+   * Publishes what is committed, for `limitMs` at most, then closes. What is left stays in the WAL and the spool: the
+   * answer says what that is, or is `null` when everything committed before the call is in the bucket.
+   */
+  async stop(limitMs: number): Promise<WalrustError | null> {
     const { clock } = this.#parts.runtime;
     const deadline = clock.monotonic() + limitMs;
+    let goal: LogEnd | null = null;
+    let left: WalrustError | null = null;
     this.#stopping = true;
     try {
       while (this.#stream !== null && clock.monotonic() < deadline) {
         if (this.#live === null && !this.#wake()) break;
+        // What is committed from here on is not waited for: an application may never pause.
+        goal ??= { at: this.#stream.position, frames: this.#live!.gauge().log };
         this.#nextLook = 0;
         await this.#liveStep();
-        const firstSnapshot = this.#stream.snapshot.seq === 0n;
-        if (!firstSnapshot && this.#doubt === null && this.#stream.publisher.idle && !this.#behind()) break;
+        if (this.#caughtUp(goal)) break;
         await Promise.race([this.settled(), clock.sleep(50)]);
+        if (this.#caughtUp(goal)) break;
         await clock.sleep(1);
       }
+      left = this.#leftBehind(goal);
     } finally {
       const seq = this.#stream?.published.seq ?? 0n;
       this.#stopped = true;
@@ -181,10 +218,44 @@ export class DatabaseEngine {
       await this.#close("stopped");
       this.#parts.emit({ kind: "stopped", path: this.#parts.path, seq });
     }
+    return left;
   }
 
-  #behind(): boolean {
-    return this.#live !== null && lookAtWal(this.#live, this.#stream!.position, 1).kind !== "none";
+  /** True when the bucket holds what was committed before `goal`. */
+  #caughtUp(goal: LogEnd | null): boolean {
+    const stream = this.#stream;
+    if (this.#live === null || stream === null || stream.snapshot.seq === 0n) return false;
+    return this.#doubt === null && stream.publisher.idle && !this.#behind(goal);
+  }
+
+  /** True when something was committed, before `goal` where there is one, that is not sealed. */
+  #behind(goal: LogEnd | null): boolean {
+    const { position } = this.#stream!;
+    const { kind } = lookAtWal(this.#live!, position, 1);
+    return kind !== "none" && !(kind === "batch" && goal !== null && reached(position, goal));
+  }
+
+  /** What is not in the bucket; `null` when nothing is missing there. */
+  #leftBehind(goal: LogEnd | null): WalrustError | null {
+    const { path, runtime } = this.#parts;
+    const stream = this.#stream;
+    if (!this.#everStarted) return null;
+    if (stream === null) return notLookedAt(path, this.#trouble);
+    if (this.#live === null) {
+      const now = seeFiles(path, runtime.files);
+      const idle = this.#idle;
+      const isSame = idle !== null && sameStat(idle.database, now.database) && sameStat(idle.wal, now.wal);
+      return isSame ? null : notLookedAt(path, this.#trouble);
+    }
+    const { seq } = stream.published;
+    return notPublished({
+      path,
+      seq,
+      spool: `${this.directory}/spool`,
+      objects: Number(stream.sealed.seq - seq),
+      hasCommits: this.#doubt !== null || this.#behind(goal),
+      hasSnapshot: stream.snapshot.seq > 0n,
+    });
   }
 
   /** Opens and pins; false when the database is not there and we wait for it. */
@@ -193,16 +264,17 @@ export class DatabaseEngine {
     try {
       this.#live = LiveDatabase.open(path, runtime.files, this.#sqlite);
     } catch (error) {
-      if (!(error instanceof DatabaseError)) throw error;
-      const { code } = error;
-      const absent = ["missing", "empty", "not_wal", "locked", "no_wal"].includes(code);
-      const waits = code === "no_wal" || (options.waitForDatabase && (code === "missing" || code === "empty"));
-      if (!absent || !(this.#everStarted || waits)) throw error;
-      if (!this.#waiting) emit({ kind: "waiting", path, reason: error.message });
-      this.#waiting = true;
+      if (!isAbsence(error)) throw error;
+      const { code, message: reason } = error;
+      // An application of another user that has closed its database is no trouble.
+      const isOrdinary = code === "no_wal";
+      if (!this.#everStarted && !isOrdinary && !options.waitForDatabase) throw error;
+      const isNew = !(this.#trouble instanceof DatabaseError) || this.#trouble.code !== code;
+      this.#trouble = error;
+      if (isNew) emit({ kind: "waiting", path, reason, trouble: this.#everStarted && !isOrdinary });
       return false;
     }
-    this.#waiting = false;
+    this.#trouble = null;
     this.#idle = null;
     this.#lastFullLook = runtime.clock.monotonic();
     return true;
@@ -444,10 +516,10 @@ export class DatabaseEngine {
     const replaced = seen !== null && (seen.inode !== live.identity.inode || seen.device !== live.identity.device);
     if (replaced) emit({ kind: "database_replaced", path });
     if (replaced || !sameWal) {
-      this.#doubt ??= { reason: `the ${replaced ? "database" : "WAL"} was replaced while it was not held open` };
+      this.#doubt ??= { reason: replaced ? "the database was replaced" : "written while it was not held open" };
     } else if (position !== null && log !== position.state.frames) {
       // Where all of the log was in the file already, the pin allows one restart, and these frames with it.
-      this.#doubt ??= { reason: "it was written while it was not held open", since: position };
+      this.#doubt ??= { reason: "written while it was not held open", since: position };
     }
     this.#task = new SnapshotTask({ live, stream, runtime, emit });
     this.#rollover = new Rollover({ live, stream, options, clock: runtime.clock, emit });
@@ -517,6 +589,7 @@ export class DatabaseEngine {
     }
     await this.#task?.abandon("error").catch(() => undefined);
     this.#forget();
+    this.#trouble = error;
     const retryMs = Math.min(retryMaxMs, retryFirstMs * 2 ** this.#failures++);
     this.#retryAt = clock.monotonic() + retryMs;
     this.#parts.emit({ kind: "sync_failed", path: this.#parts.path, error, retryMs });

@@ -1,5 +1,5 @@
 /** What an error means to an engine: trouble that passes, another writer, or the end. */
-import { IntegrityError, RestoreError, WalrustError } from "../errors.ts";
+import { DatabaseError, IntegrityError, RestoreError, StorageError, WalrustError } from "../errors.ts";
 
 /** True for the error of a writer that found another one in its place. */
 export function isFenced(error: unknown): boolean {
@@ -24,4 +24,47 @@ export function takenOver(root: string, reason: string): IntegrityError {
     hint: "only one walrust may write to a prefix: stop the other one, then start this one again",
     data: { root, reason },
   });
+}
+
+/** The answer to a stop while the database could not be looked at because of `cause`. */
+export function notLookedAt(path: string, cause: unknown): WalrustError {
+  const why = cause instanceof Error ? `: ${cause.message}` : "";
+  const message =
+    `${path} could not be looked at before the stop${why}; what was committed since is in the database only`;
+  const kind = cause instanceof WalrustError ? cause.kind : "database";
+  return new WalrustError(kind, "not_published", message, {
+    hint: (cause instanceof WalrustError ? cause.hint : undefined) ??
+      "start walrust again: it publishes what is missing",
+    data: { path },
+    cause,
+  });
+}
+
+/** The answer to a stop that leaves something out of the bucket; `null` when it leaves nothing. */
+export function notPublished(left: {
+  path: string;
+  /** Newest seq in the bucket. */
+  seq: bigint;
+  spool: string;
+  /** Sealed objects behind it, which the spool holds. */
+  objects: number;
+  /** Whether commits behind those are in the database alone. */
+  hasCommits: boolean;
+  hasSnapshot: boolean;
+}): WalrustError | null {
+  const { path, seq, spool, objects, hasCommits, hasSnapshot } = left;
+  const parts: string[] = [];
+  if (!hasSnapshot) parts.push("its first snapshot is not complete, so nothing can be restored yet");
+  if (objects > 0) parts.push(`${objects === 1 ? "1 changeset" : `${objects} changesets`} kept in ${spool}`);
+  if (hasCommits) parts.push("commits kept in the database");
+  if (parts.length === 0) return null;
+  const message = `${path}: not all is in the bucket, which ends at seq ${seq}: ${parts.join("; ")}`;
+  const details = {
+    hint: "start walrust again when the bucket can be reached: it publishes what is missing",
+    data: { path, seq, objects, spool: objects > 0 ? spool : null, commits: hasCommits, snapshot: hasSnapshot },
+  };
+  const isStorage = objects > 0 || !hasSnapshot;
+  return isStorage
+    ? new StorageError("not_published", message, details)
+    : new DatabaseError("not_published", message, details);
 }

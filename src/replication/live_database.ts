@@ -4,8 +4,10 @@
  * after the last, `-shm` is never opened, and the pin is a read-only connection that we keep a reference to.
  */
 import { DatabaseError } from "../errors.ts";
+import { shellQuoted } from "../format/bytes.ts";
 import { parseSqliteHeader } from "../format/sqlite_header.ts";
 import type { CheckpointResult, Files, FileStat, OpenFile, Sqlite, SqliteConnection } from "../runtime/types.ts";
+import { userOf } from "./state_directory.ts";
 
 /** How gauge and pins are opened: they neither checkpoint nor delete the WAL. */
 const reader = { readOnly: true, busyTimeoutMs: 200 } as const;
@@ -14,6 +16,41 @@ const reader = { readOnly: true, busyTimeoutMs: 200 } as const;
 export interface FilesSeen {
   readonly database: FileStat | null;
   readonly wal: FileStat | null;
+}
+
+/** The regular file at `path`; throws `DatabaseError` where there is none. */
+export function statDatabase(path: string, files: Pick<Files, "stat">): FileStat {
+  const stat = files.stat(path);
+  if (stat === null) {
+    throw new DatabaseError("missing", `${path} does not exist`, {
+      hint: "check the path, or pass --wait to wait until the application creates it",
+      data: { path },
+    });
+  }
+  if (stat.type === "file") return stat;
+  throw new DatabaseError("not_a_file", `${path} is not a file but a ${stat.type === "other" ? "device" : stat.type}`, {
+    hint: "give the path of the database file itself, such as data/app.db",
+    data: { path },
+  });
+}
+
+/**
+ * Throws `DatabaseError` for what cannot be replicated, without SQLite. Only for a file of which this process has no
+ * connection: the descriptor opened here takes their locks with it when it is closed.
+ */
+export function inspectDatabase(path: string, files: Files): void {
+  statDatabase(path, files);
+  const file = openDatabaseFile(path, files);
+  try {
+    readPageSize(path, file);
+  } finally {
+    file.close();
+  }
+}
+
+/** True for what an application may still change by itself: that file can be waited for. */
+export function isAbsence(error: unknown): error is DatabaseError {
+  return error instanceof DatabaseError && ["missing", "empty", "not_wal", "locked", "no_wal"].includes(error.code);
 }
 
 /** Looks at both files without opening them. */
@@ -64,14 +101,7 @@ export class LiveDatabase {
    * write, and `no_wal` where a pin would create the WAL in our name and lock its owner out.
    */
   static open(path: string, files: Files, sqlite: Sqlite): LiveDatabase {
-    const stat = files.stat(path);
-    if (stat === null) {
-      throw new DatabaseError("missing", `${path} does not exist`, {
-        hint: "check the path, or pass --wait to wait until the application creates it",
-        data: { path },
-      });
-    }
-    if (stat.type !== "file") throw new DatabaseError("not_a_file", `${path} is not a file`, { data: { path } });
+    const stat = statDatabase(path, files);
     const file = openDatabaseFile(path, files);
     const connections: SqliteConnection[] = [];
     try {
@@ -169,11 +199,15 @@ function openDatabaseFile(path: string, files: Files): OpenFile {
     // Nothing is written to it, but checkpoints need the right, and without it SQLite's write lock is none.
     return files.open(path, "update");
   } catch (error) {
-    throw new DatabaseError("not_writable", `${path} cannot be opened for writing: ${(error as Error).message}`, {
-      hint: "run walrust as the user that owns the database: its checkpoints need the right to write",
-      data: { path },
-      cause: error,
-    });
+    throw new DatabaseError(
+      "not_writable",
+      `${path} cannot be opened for writing by ${userOf(files)}: ${(error as Error).message}`,
+      {
+        hint: "run walrust as the user that owns the database: its checkpoints need the right to write",
+        data: { path, user: files.uid },
+        cause: error,
+      },
+    );
   }
 }
 
@@ -212,7 +246,7 @@ function assertWalMode(path: string, connection: SqliteConnection): void {
 
 function notWal(path: string, mode: string): DatabaseError {
   return new DatabaseError("not_wal", `${path} is not in WAL mode (it uses ${mode})`, {
-    hint: `run once: sqlite3 ${path} 'PRAGMA journal_mode=WAL'`,
+    hint: `run once: sqlite3 ${shellQuoted(path)} 'PRAGMA journal_mode=WAL'`,
     data: { path, mode },
   });
 }

@@ -12,9 +12,7 @@ export interface EngineOptions {
   readonly minCheckpointPages: number;
   /** WAL size at which an error is reported and every tick tries a barrier, pages. */
   readonly walTruncateThresholdPages: number;
-  /** Where the state of all databases is kept; `null`: `.walrust-<file name>/` beside each database. */
-  readonly stateDirectory: string | null;
-  /** Wait for a database that does not exist yet. */
+  /** Wait for a database that does not exist, is empty, not in WAL mode or locked yet. */
   readonly waitForDatabase: boolean;
   /** A delta is cut at the first commit that reaches this many bytes of pages. */
   readonly batchSizeMax?: number;
@@ -26,7 +24,13 @@ export interface EngineOptions {
 export type EngineEvent =
   | { kind: "started"; path: string; destination: string; lineage: string; seq: bigint }
   | { kind: "new_lineage"; path: string; lineage: string; reason: string }
-  | { kind: "waiting"; path: string; reason: string }
+  | {
+    kind: "waiting";
+    path: string;
+    reason: string;
+    /** True when it was replicated before and has become what cannot be. */
+    trouble: boolean;
+  }
   | { kind: "difference"; path: string; reason: string; pages: number; seq: bigint }
   | {
     kind: "delta";

@@ -71,6 +71,8 @@ export interface ListOptions extends CallOptions {
 export interface ObjectStore {
   /** Where the objects are, for messages: `s3://bucket`, `file:///dir`, `memory:`. */
   readonly location: string;
+  /** Tells a bucket from one of the same name elsewhere, such as its URL; {@linkcode location} does where this is absent. */
+  readonly identity?: string;
   /** Reads an object or a range of it; throws `NotFoundError`. A broken stream is resumed by range. */
   get(key: string, options?: GetOptions): Promise<ObjectBody>;
   /** `null` when no object has this key. */

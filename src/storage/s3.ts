@@ -43,6 +43,8 @@ export interface S3StoreOptions {
 export class S3Store implements ObjectStore {
   /** Where the objects are, for messages. */
   readonly location: string;
+  /** URL of the bucket. */
+  readonly identity: string;
   readonly #client: S3Client;
 
   /** Nothing is read or sent before the first call. */
@@ -50,6 +52,7 @@ export class S3Store implements ObjectStore {
     const address = s3Address(options);
     this.#client = new S3Client({ ...options, address });
     this.location = `s3://${address.bucket}`;
+    this.identity = address.base;
   }
 
   /** See {@linkcode ObjectStore.get}. */

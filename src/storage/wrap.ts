@@ -5,6 +5,7 @@ import type { CallOptions, ObjectStore } from "./object_store.ts";
 export function wrapStore(store: ObjectStore, change: Partial<ObjectStore>): ObjectStore {
   return {
     location: store.location,
+    identity: store.identity,
     get: (key, options) => store.get(key, options),
     head: (key, options) => store.head(key, options),
     put: (key, body, options) => store.put(key, body, options),
@@ -24,6 +25,7 @@ export function abortable(store: ObjectStore, signal: AbortSignal): ObjectStore 
   };
   return {
     location: store.location,
+    identity: store.identity,
     get: (key, options) => store.get(key, also(options)),
     head: (key, options) => store.head(key, also(options)),
     put: (key, body, options) => store.put(key, body, also(options)),

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { watch, type WatchEvent } from "../../src/daemon/watch.ts";
+import { exitCodeOf } from "../../src/errors.ts";
 import type { Runtime } from "../../src/runtime/types.ts";
 import { MemoryStore } from "../../src/storage/memory.ts";
-import { Scene, system, turn } from "../replication/engine_scene.ts";
+import { Scene, system, turn, watchOptionsOf } from "../replication/engine_scene.ts";
 
 /** A bucket that stops answering, as a firewall that drops packets. */
 class SilentStore extends MemoryStore {
@@ -30,7 +31,7 @@ test("watch: a final sync that cannot be finished ends after its limit, what is 
     store,
     prefix: "",
     runtime,
-    options: scene.options,
+    options: watchOptionsOf(scene),
     onEvent: (event: WatchEvent) => void events.push(event),
   };
   const watching = watch({ ...call, signal: stop.signal });
@@ -41,8 +42,10 @@ test("watch: a final sync that cannot be finished ends after its limit, what is 
   await turn(100);
   assert.equal(events.at(-1)!.kind === "stopped", false, "it has its time");
   scene.clock.skip(30_000);
-  assert.deepEqual(await watching, { failures: [] });
-  assert.equal(events.at(-1)!.kind, "stopped");
+  const { failures } = await watching;
+  assert.equal(exitCodeOf(failures[0]?.error), 4);
+  assert.match(String(failures[0]?.error), /ends at seq \d+: 1 changeset kept in .*\.walrust-app\.db\/spool/);
+  assert.deepEqual(events.slice(-2).map(({ kind }) => kind), ["stopped", "failed"]);
   store.silent = false;
   const again = new AbortController();
   const resuming = watch({ ...call, signal: again.signal });

@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { readFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
+import type { WatchOptions } from "../../src/daemon/watch.ts";
 import { DatabaseEngine } from "../../src/replication/engine.ts";
 import type { EngineEvent, EngineOptions } from "../../src/replication/options.ts";
 import { restore } from "../../src/replication/restore.ts";
@@ -183,14 +184,20 @@ const defaults: EngineOptions = {
   checkpointIntervalMs: 60_000,
   minCheckpointPages: 1000,
   walTruncateThresholdPages: 100_000,
-  stateDirectory: null,
   waitForDatabase: false,
 };
+
+/** How a watch of the scene's database runs: with its state beside it, or below a directory. */
+export function watchOptionsOf(scene: Scene, stateDirectory: string | null = null): WatchOptions {
+  return { ...scene.options, stateDirectory, fallbackStateDirectory: null };
+}
 
 /** See the top of this file. */
 export class Scene {
   readonly directory: string = temporaryDirectory("engine");
   readonly path: string = `${this.directory}/app.db`;
+  /** The state directory. */
+  readonly state: string = `${this.directory}/.walrust-app.db`;
   readonly store: MemoryStore = new MemoryStore();
   readonly clock: SkippingClock = new SkippingClock();
   readonly events: EngineEvent[] = [];
@@ -232,6 +239,7 @@ export class Scene {
     this.engine = new DatabaseEngine({
       path: this.path,
       root,
+      directory: this.state,
       store: wrap(this.life.connect(this.store)),
       runtime: { ...runtime, files: { ...runtime.files, ...user } },
       options: this.options,

@@ -89,6 +89,8 @@ class World {
   readonly application: Application;
   readonly trace: Trace;
   readonly options: EngineOptions;
+  /** The state directory. */
+  readonly directory: string;
   chaos: Chaos;
   #wrap: (runtime: Runtime) => Runtime = (runtime) => runtime;
   #die: () => void = () => {};
@@ -137,15 +139,18 @@ class World {
       slowMs: random.pick([5000, 60_000]),
     };
     this.faulty = bad > 0;
-    this.options = {
+    const intervals: EngineOptions = {
       walSyncIntervalMs: 1000,
       snapshotIntervalMs: random.pick([0, 10_000, 60_000]),
       onStartup: random.chance(0.5),
       checkpointIntervalMs: random.pick([1000, 5000]),
       minCheckpointPages: random.pick([4, 20, 60]),
       walTruncateThresholdPages: random.pick([300, 5000]),
-      stateDirectory: random.chance(0.8) ? null : "/state",
       waitForDatabase: false,
+    };
+    this.directory = `${random.chance(0.8) ? "/data" : "/state"}/.walrust-app.db`;
+    this.options = {
+      ...intervals,
       ...(random.chance(0.3) ? { batchSizeMax: 4096 } : {}),
       ...(random.chance(0.2) ? { spoolSizeMax: 20_000 } : {}),
     };
@@ -257,6 +262,7 @@ class World {
     const engine = new DatabaseEngine({
       path,
       root,
+      directory: this.directory,
       store,
       runtime: this.#wrap(runtime),
       options: this.options,
@@ -296,10 +302,7 @@ class World {
       const waitMs = await this.clock.drive(Promise.race([now.engine.step(), now.died]));
       if (waitMs === "died") return false;
       // Its journal is written within the same step, unless the disk fails.
-      const journals = [`${path.replace("app.db", ".walrust-app.db")}/journal`, "/state/.walrust-app.db/journal"];
-      if (this.snapshots > before) {
-        this.snapshotComplete = journals.some((journal) => this.disk.lookup(journal) !== null);
-      }
+      if (this.snapshots > before) this.snapshotComplete = this.disk.lookup(`${this.directory}/journal`) !== null;
       const pause = this.clock.sleep(waitMs);
       return await this.clock.drive(Promise.race([pause, now.died])) !== "died";
     } catch (error) {
