@@ -11,7 +11,7 @@ export interface CommandEntry extends CommandSpec {
 
 const stateDirectory: OptionSpec = {
   flags: "--state-dir <directory>",
-  description: "where the index and journal live (default: beside the database)",
+  description: "where index and journal are kept (default: .walrust-<file> beside the database)",
   parse: text,
 };
 
@@ -62,7 +62,7 @@ export const commands: readonly CommandEntry[] = [
         fallback: 121_359,
       },
       stateDirectory,
-      { flags: "--wait", description: "wait for databases that do not exist yet" },
+      { flags: "--wait", description: "wait for databases that are absent, empty, locked or not in WAL mode yet" },
     ],
     epilogue: "Example:\n  walrust watch app.db -b s3://my-bucket/backups",
     load: () => import("./command_watch.ts"),

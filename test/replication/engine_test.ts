@@ -572,6 +572,55 @@ test("DatabaseEngine.stop: ends while a snapshot waits for a bridge that cannot 
   assert.equal(scene.life.openHandles, 0);
 });
 
+test("DatabaseEngine.stop: a writer that never pauses does not hold it up, what came before is published", {
+  timeout,
+}, async () => {
+  const scene = new Scene();
+  scene.start((store) =>
+    wrapStore(store, {
+      put: (key, body, options) => {
+        // Whatever is sent, the application commits meanwhile.
+        if (key.endsWith(".hadbp")) scene.commit();
+        return store.put(key, body, options);
+      },
+    })
+  );
+  await scene.sync();
+  scene.commit(3);
+  const before = scene.of("delta").length;
+  assert.equal(await scene.engine.stop(5000), null);
+  assert.equal(scene.of("delta").length, before + 1);
+});
+
+test("DatabaseEngine.stop: says what is not in the bucket, and where it is kept", { timeout }, async () => {
+  const scene = new Scene();
+  let down = false;
+  const unreachable = (store: ObjectStore): ObjectStore =>
+    wrapStore(store, { put: (key, body, options) => down ? Promise.reject(outage()) : store.put(key, body, options) });
+  scene.start(unreachable);
+  await scene.sync();
+  down = true;
+  scene.commit(1);
+  await scene.sync().catch(() => undefined);
+  scene.commit(1);
+  const left = await scene.engine.stop(20);
+  assert.equal(left?.exitCode, 4);
+  assert.match(left?.message ?? "", /ends at seq 1: 1 changeset kept in .*\/spool; commits kept in the database/);
+  assert.equal(existsSync(`${scene.state}/spool/${seqHex(2n)}.hadbp`), true);
+  down = false;
+  scene.start(unreachable);
+  await scene.sync();
+  assert.equal(await scene.engine.stop(5000), null);
+  // Quiet and let go of: then SQLite allows the switch.
+  scene.start(unreachable);
+  for (let i = 0; i < 5; i++) await scene.sync();
+  scene.app.exec("PRAGMA journal_mode = DELETE");
+  scene.commit(1);
+  const unseen = await scene.engine.stop(20);
+  assert.equal(unseen?.exitCode, 3);
+  assert.match(unseen?.message ?? "", /not in WAL mode.*in the database only/);
+});
+
 test("DatabaseEngine.requestSnapshot: answered by a snapshot that began after it", { timeout }, async () => {
   const scene = new Scene();
   let release: () => void = () => {};

@@ -1,0 +1,52 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { printEvent } from "../../src/cli/command_watch.ts";
+import { Output } from "../../src/cli/output.ts";
+import type { WatchEvent } from "../../src/daemon/watch.ts";
+import { StorageError } from "../../src/errors.ts";
+
+const path = "/data/app.db";
+
+function printed(
+  event: WatchEvent,
+  flags: { json?: boolean; quiet?: boolean } = {},
+): { stdout: string; stderr: string } {
+  const text = { stdout: "", stderr: "" };
+  const streams = { stdout: (part: string) => text.stdout += part, stderr: (part: string) => text.stderr += part };
+  printEvent(new Output(streams, { json: false, quiet: false, ...flags }), event, 0);
+  return text;
+}
+
+test("printEvent: what a short-lived writer causes is said plainly", () => {
+  const delta = { kind: "delta", path, pages: 1, bytes: 4096, seq: 5n, createdMs: 0, lagMs: 0 } as const;
+  assert.match(printed({ ...delta, frames: 3 }).stdout, /app\.db: WAL sync \(3 frames, 4 KB\) seq 5\n$/);
+  assert.match(printed({ ...delta, frames: 0 }).stdout, /app\.db: sync \(4 KB\) seq 5\n$/);
+  const difference = { kind: "difference", path, reason: "written while it was not held open", seq: 5n } as const;
+  const compared = /app\.db: compared with the bucket \(written while it was not held open\): /;
+  for (const [pages, found] of [[0, /: nothing to send, seq 5\n$/], [1, /: 1 page to send, seq 5\n$/]] as const) {
+    const { stdout } = printed({ ...difference, pages });
+    assert.match(stdout, compared);
+    assert.match(stdout, found);
+  }
+});
+
+test("[S31] printEvent: trouble is on stderr, also with --quiet; waiting for a first table is none", () => {
+  const waiting = { kind: "waiting", path, reason: "app.db is not in WAL mode" } as const;
+  for (const quiet of [false, true]) {
+    const trouble = printed({ ...waiting, trouble: true }, { quiet });
+    assert.match(trouble.stderr, /app\.db: waiting: app\.db is not in WAL mode\n$/);
+    assert.equal(trouble.stdout, "");
+    assert.equal(printed({ ...waiting, trouble: false }, { quiet }).stderr, "");
+  }
+});
+
+test("printEvent: a failure names what is missing, with its hint; --json holds all of it", () => {
+  const error = new StorageError("not_published", "1 changeset kept in /spool", {
+    hint: "start again",
+    data: { objects: 1 },
+  });
+  const { stderr } = printed({ kind: "failed", path, error }, { quiet: true });
+  assert.match(stderr, /app\.db: stopped by an error:\nerror: 1 changeset kept in \/spool\nhint: start again\n$/);
+  const object = JSON.parse(printed({ kind: "failed", path, error }, { json: true }).stdout);
+  assert.deepEqual([object.error.exitCode, object.error.data.objects], [4, 1]);
+});
