@@ -30,7 +30,7 @@ export async function main(process: Process, runtime: Runtime): Promise<number> 
     const parsed: Parsed = parseArguments(program, process.args);
     if (parsed.kind === "text") {
       output.text(parsed.text);
-      return 0;
+      return parsed.error === null ? 0 : output.error(parsed.error);
     }
     const shared = sharedOptionsOf(parsed.options);
     output = new Output(streams, shared);

@@ -36,9 +36,9 @@ export interface CommandSpec {
   readonly hidden?: boolean;
 }
 
-/** What the words meant. */
+/** What the words meant; a text may come with the error that made it necessary. */
 export type Parsed =
-  | { kind: "text"; text: string }
+  | { kind: "text"; text: string; error: ConfigError | null }
   | { kind: "command"; name: string; positionals: string[][]; options: Record<string, unknown> };
 
 /** The whole command line. */
@@ -80,16 +80,25 @@ export function parseArguments(program: ProgramSpec, words: readonly string[]): 
       parsed = { kind: "command", name: spec.name, positionals, options: command.optsWithGlobals() };
     });
   }
-  if (words.length === 0) return { kind: "text", text: root.helpInformation() + epilogueOf(program) };
+  if (words.length === 0) {
+    return { kind: "text", text: root.helpInformation() + epilogueOf(program), error: noCommand(program) };
+  }
   try {
     root.parse([...words], { from: "user" });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
-    if (error.exitCode === 0) return { kind: "text", text };
-    throw usageError(program, words, error);
+    if (error.exitCode === 0) return { kind: "text", text, error: null };
+    if (error.code !== "commander.help") throw usageError(program, words, error);
+    // Help that was not asked for: there is no command, or none of the name after `help`.
+    const [first, topic] = root.args;
+    if (first === "help" && topic !== undefined) return parseArguments(program, [topic]);
   }
-  if (parsed === null) throw new ConfigError("usage", "no command was given", { hint: `see ${program.name} --help` });
+  if (parsed === null) throw noCommand(program);
   return parsed;
+}
+
+function noCommand(program: ProgramSpec): ConfigError {
+  return new ConfigError("usage", "no command was given", { hint: `see ${program.name} --help` });
 }
 
 function epilogueOf(program: ProgramSpec): string {

@@ -79,7 +79,28 @@ const restoreTo = (name: string): string[] => ["-o", join(folder, name)];
 const cases: Case[] = [
   { name: "--version", words: ["--version"], code: 0, stdout: new RegExp(`^${version}\n$`) },
   { name: "--help", words: ["--help"], code: 0, stdout: /Exit codes:/ },
-  { name: "no words", words: [], code: 0, stdout: /Usage: walrust/ },
+  { name: "help of a command", words: ["help", "restore"], code: 0, stdout: /^Usage: walrust restore/ },
+  {
+    name: "no words",
+    words: [],
+    code: exitCodes.config,
+    stderr: /^error: no command was given\nhint: see walrust --help\n$/,
+    stdout: /^Usage: walrust [^]*Exit codes:/,
+  },
+  {
+    name: "an option and no command",
+    words: ["-b", good],
+    code: exitCodes.config,
+    stderr: /^error: no command was given\nhint: /,
+    stdout: /^$/,
+  },
+  {
+    name: "help of an unknown command",
+    words: ["help", "nope"],
+    code: exitCodes.config,
+    stderr: /^error: unknown command 'nope'\nhint: /,
+    stdout: /^$/,
+  },
   {
     name: "unknown command",
     words: ["wach"],
@@ -279,11 +300,12 @@ test("exit codes: canary, a wrong expectation is noticed", async () => {
 });
 
 test("--json: errors are one object on stderr, stdout stays empty", async () => {
-  for (
-    const words of [["restore", "app", "-b", `file://${empty}`, ...restoreTo("x.db"), "--json"], ["--json", "lst"]]
-  ) {
+  const lines = ["--json lst", "--json", "help nope --json"].map((line) => line.split(" "));
+  lines.push(["restore", "app", "-b", `file://${empty}`, ...restoreTo("x.db"), "--json"]);
+  for (const words of lines) {
     const { code, stdout, stderr } = await walrust(words);
     const { error } = JSON.parse(stderr);
+    assert.ok(!error.message.includes("outputHelp"), error.message);
     assert.equal(error.exitCode, code);
     assert.equal(typeof error.hint, "string");
     assert.equal(stdout, "");

@@ -63,11 +63,13 @@ test("parseArguments: restore flags", () => {
   assert.equal(options.parallel, 8);
 });
 
-test("parseArguments: --version, --help and nothing at all give texts", () => {
-  assert.deepEqual(parse("--version"), { kind: "text", text: "0.1.0\n" });
-  for (const line of ["", "--help", "-h", "help"]) {
+test("parseArguments: --version, --help and nothing at all give texts, the last with an error", () => {
+  assert.deepEqual(parse("--version"), { kind: "text", text: "0.1.0\n", error: null });
+  for (const line of ["", "--help", "-h", "help", "-b x --help", "-b x help", "help --json"]) {
     const parsed = parse(line);
     assert.ok(parsed.kind === "text");
+    if (line !== "") assert.equal(parsed.error, null, line);
+    else assert.deepEqual([parsed.error?.message, parsed.error?.exitCode], ["no command was given", 2]);
     for (const word of ["watch", "snapshot", "restore", "list", "demo", "--bucket", "Exit codes:", "AWS_PROFILE"]) {
       assert.ok(parsed.text.includes(word), `${line}: ${word}`);
     }
@@ -79,7 +81,7 @@ test("parseArguments: the help of every command names its options, the shared on
   for (const command of commands.filter((entry) => entry.hidden !== true)) {
     for (const line of [`${command.name} --help`, `help ${command.name}`]) {
       const parsed = parse(line);
-      assert.ok(parsed.kind === "text", line);
+      assert.ok(parsed.kind === "text" && parsed.error === null, line);
       assert.ok(parsed.text.includes(`Usage: walrust ${command.name}`), line);
       for (const { flags } of [...command.options, ...program.shared]) {
         assert.ok(parsed.text.includes(flags), `${line}: ${flags}`);
@@ -92,6 +94,11 @@ test("parseArguments: the help of every command names its options, the shared on
 test("parseArguments: what makes no sense is a ConfigError with a hint", () => {
   const cases: [line: string, message: RegExp, hint: RegExp][] = [
     ["wach app.db", /unknown command 'wach'/, /watch/],
+    ["-b x", /^no command was given$/, /walrust --help/],
+    ["--json", /^no command was given$/, /walrust --help/],
+    ["--quiet -v --endpoint http://x", /^no command was given$/, /walrust --help/],
+    ["help nope", /^unknown command 'nope'$/, /walrust --help/],
+    ["-b x help restor", /^unknown command 'restor'$/, /Did you mean restore\?/],
     ["list --jsn", /unknown option '--jsn'/, /--json.*walrust list --help/],
     ["restore", /missing required argument 'name'/, /walrust restore --help/],
     ["watch", /missing required argument 'database'/, /walrust watch --help/],
