@@ -83,7 +83,7 @@ export const commands: readonly CommandEntry[] = [
       { flags: "-o, --output <file>", description: "where the database is written", parse: text },
       {
         flags: "--point-in-time <time>",
-        description: "the newest point at or before this RFC 3339 time with zone",
+        description: "the newest point at or before this RFC 3339 time with zone: after the last point, the last one",
         parse: text,
       },
       { flags: "--seq <number>", description: "the state at exactly this sequence number", parse: sequenceNumber },

@@ -59,7 +59,7 @@ export function parsePointInTime(text: string): number {
 
 /**
  * Finds the seq a target stands for. A time stands for the newest changeset whose created_ms is not later: also when
- * it lies after the last changeset (nothing was committed since), unless it lies after `nowMs`: that is a mistake.
+ * it lies after the last changeset (nothing newer is stored), unless it lies after `nowMs`: that is a mistake.
  */
 export async function resolveTarget(
   store: ObjectStore,
