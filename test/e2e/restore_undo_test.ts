@@ -1,6 +1,6 @@
 /** The undo command that `restore --force` prints: the old database comes back whole, the restored one is kept. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { vectorsDirectory } from "../support/vectors.ts";
@@ -74,10 +74,20 @@ for (const mode of ["WAL", "DELETE"] as const) {
       assert.ok(existsSync(`${output}-wal`), "canary: the restored database has got a sidecar");
       const since = contents(output);
 
+      const backup = join(folder, readdirSync(folder).find((name) => /\.bak-[0-9a-f]{8}$/.test(name))!);
+      const kept = backup.replace(".bak-", ".restored-");
+      writeFileSync(kept, "mine");
+      assert.notEqual((await shell(scene, undo)).ending?.code, 0, "a name that is taken is not replaced");
+      rmSync(kept);
+      renameSync(backup, `${backup}.away`);
+      assert.notEqual((await shell(scene, undo)).ending?.code, 0, "without the old database nothing is moved");
+      renameSync(`${backup}.away`, backup);
+      assert.deepEqual(contents(output), since);
+
       const run = await shell(scene, undo);
       assert.equal(run.ending?.code, 0, run.stderr);
       assert.deepEqual(contents(output), before);
-      const kept = /is now (.*)\n/.exec(run.stdout)![1];
+      assert.ok(run.stdout.includes(`is now ${kept}\n`), run.stdout);
       assert.deepEqual(contents(kept), since, "what was restored, and written since, is kept");
       assert.deepEqual(await rows(scene, output, "PRAGMA integrity_check"), [{ integrity_check: "ok" }]);
       assert.deepEqual(await rows(scene, output, "SELECT count(*) AS n FROM mine"), [{ n: 2 }]);

@@ -241,4 +241,8 @@ test("searchTime: requests grow with the logarithm of the points, damage include
     await change(bucket.store, bucket.keyOf(index), (bytes) => void (bytes[createdOffset + 2] ^= 1));
   }
   assert.ok(await measured() <= 2 * (2 + 10 + 6));
+  // Two wrong times are outvoted by the ends of the lineage, which are always asked: only they are blamed.
+  const beside = await seqAt(bucket, bucket.times[399] + 500);
+  assert.ok(beside instanceof IntegrityError);
+  assert.deepEqual(beside.data.objects, [400, 401].map(bucket.keyOf));
 });
