@@ -3,7 +3,7 @@
  * point and one five seconds earlier are restored and proven against the writer's own log. Nothing is staged.
  */
 import { exitCodes, WalrustError } from "../errors.ts";
-import { hexOf } from "../format/bytes.ts";
+import { hexOf, shellQuoted } from "../format/bytes.ts";
 import { restore } from "../replication/restore.ts";
 import type { ChildProcess } from "../runtime/types.ts";
 import { DirectoryStore } from "../storage/directory.ts";
@@ -109,7 +109,7 @@ async function runLive(demo: Demo, seconds: number): Promise<LiveResult> {
     const watchWords = ["watch", demo.database, "-b", `file://${demo.bucket}`, "--state-dir", `${demo.folder}/state`];
     let deltas = 0;
     let hasSnapshot = false;
-    const watch = process.spawn([...self, ...watchWords, "--json"], {
+    const watch = process.spawn([...self, ...watchWords, "--json", "--with-parent"], {
       onStdout: byLine((line) => {
         const event = parseEvent(line);
         if (event?.kind === "snapshot") hasSnapshot = true;
@@ -233,9 +233,9 @@ async function restoreAndProve(
   const tookMs = runtime.clock.monotonic() - beganMs;
   const points = await publishedPoints(store, "app/");
   const createdMs = points.find((point) => point.seq === report.seq)?.createdMs ?? 0;
-  const proof = proveRestored(target.file, report.seq, points, log);
-  const time = target.timeMs === null ? "" : ` --point-in-time ${formatTime(target.timeMs)}`;
-  output.line(`restore of ${target.title}: walrust restore app -o ${target.file}${time}`);
+  const proof = proveRestored({ path: target.file, seq: report.seq, askedMs: target.timeMs }, points, log);
+  output.line(`restore of ${target.title} into ${target.file}`);
+  output.line(`  again: ${shellWords([...context.process.selfCommand, ...restoreWords(demo, target)])}`);
   output.line(`  seq ${report.seq} of ${formatTime(createdMs)}, in ${formatDuration(tookMs)}`);
   for (const finding of proof.findings) output.line(`  ${finding.isProven ? "✓" : "✗"} ${finding.text}`);
   const lost = log.filter((c) => c.acknowledgedMs !== null).length - proof.commits;
@@ -244,6 +244,13 @@ async function restoreAndProve(
   }
   output.line("");
   return { seq: report.seq, createdMs, proof };
+}
+
+/** The same restore by hand, beside the file that is there already. */
+function restoreWords(demo: Demo, { file, timeMs }: { file: string; timeMs: number | null }): string[] {
+  const time = timeMs === null ? [] : ["--point-in-time", formatTime(timeMs)];
+  const output = file.replace(/\.db$/, "-again.db");
+  return ["restore", "app", "-o", output, "-b", `file://${demo.bucket}`, ...time];
 }
 
 async function countObjects(demo: Demo): Promise<{ number: number; bytes: number }> {
@@ -276,5 +283,5 @@ function countFiles(demo: Demo, directory: string): { number: number; bytes: num
 }
 
 function shellWords(words: readonly string[]): string {
-  return words.map((word) => /^[\w./:@=-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`).join(" ");
+  return words.map(shellQuoted).join(" ");
 }

@@ -9,6 +9,8 @@ import { count, formatBytes, formatDuration, formatLocalTime, messageOf, type Ou
 import { holderOf, openDestination } from "./destination.ts";
 import { watchOptionsOf } from "./watch_options.ts";
 
+const parentIntervalMs = 250;
+
 /** Replicates until stopped; the exit code is that of the first database that failed. */
 export async function run(context: CommandContext, call: CommandCall): Promise<number> {
   const { runtime, process, output, log, signal } = context;
@@ -25,11 +27,23 @@ export async function run(context: CommandContext, call: CommandCall): Promise<n
     options: watchOptionsOf(call.options, process),
     onEvent: (event) => printEvent(output, event, runtime.clock.now()),
     log: output.isJson ? log : quieter(log),
-    signal,
+    signal: call.options.withParent === true ? AbortSignal.any([signal, orphaned(context)]) : signal,
     holder: holderOf(context),
   });
   // The errors were printed as they came; here only the code is left to tell.
   return failures.length === 0 ? 0 : exitCodeOf(failures[0].error);
+}
+
+/** Aborts when the process that started us is gone: the demo leaves nothing behind, however it ends. */
+function orphaned({ process, runtime }: CommandContext): AbortSignal {
+  const gone = new AbortController();
+  const parent = process.parentPid;
+  const look = async (): Promise<void> => {
+    while (process.parentPid === parent) await runtime.clock.sleep(parentIntervalMs);
+    gone.abort();
+  };
+  void look();
+  return gone.signal;
 }
 
 /** People read of trouble in its line; the log, which shares stderr with it, says it again only where all is said. */

@@ -63,6 +63,7 @@ export const commands: readonly CommandEntry[] = [
       },
       stateDirectory,
       { flags: "--wait", description: "wait for databases that are absent, empty, locked or not in WAL mode yet" },
+      { flags: "--with-parent", description: "stop when the process that started this one is gone", hidden: true },
     ],
     epilogue: "Example:\n  walrust watch app.db -b s3://my-bucket/backups",
     load: () => import("./command_watch.ts"),

@@ -36,13 +36,20 @@ export async function publishedPoints(store: ObjectStore, root: string): Promise
   return [...points].map(([seq, createdMs]) => ({ seq, createdMs })).sort((a, b) => a.seq < b.seq ? -1 : 1);
 }
 
-/** Compares the restored file with the writer's log and with the point it claims to be. */
+/** A restored file, the point it claims to be and the time that was asked for; `null`: the newest point. */
+export interface Restored {
+  readonly path: string;
+  readonly seq: bigint;
+  readonly askedMs: number | null;
+}
+
+/** Compares the restored file with the writer's log, with the point it claims to be and with what was asked for. */
 export function proveRestored(
-  path: string,
-  seq: bigint,
+  { path, seq, askedMs }: Restored,
   points: readonly PublishedPoint[],
   log: readonly CommitTimes[],
 ): Proof {
+  const wanted = points.findLast(({ createdMs }) => askedMs === null || createdMs <= askedMs);
   const index = points.findIndex((point) => point.seq === seq);
   if (index < 0) return { commits: 0, findings: [{ isProven: false, text: `seq ${seq} is in the bucket` }] };
   const chosenMs = points[index].createdMs;
@@ -70,6 +77,11 @@ export function proveRestored(
           text: `all ${acknowledged} commits acknowledged before the previous sync are there`,
         },
         { isProven: tooNew.length === 0, text: "no commit begun after this point is there" },
+        {
+          isProven: wanted?.seq === seq,
+          text: `seq ${seq} is the newest in the bucket${askedMs === null ? "" : " at that time"}` +
+            (wanted?.seq === seq ? "" : `: no, that is seq ${wanted?.seq ?? "none"}`),
+        },
         { isProven: content.integrity === "ok", text: `PRAGMA integrity_check: ${content.integrity}` },
       ],
     };

@@ -54,8 +54,9 @@ export function parseWriterLog(text: string): CommitTimes[] {
   return commits;
 }
 
-/** Writes until it is stopped. */
-export async function run({ runtime, signal }: CommandContext, call: CommandCall): Promise<number> {
+/** Writes until it is stopped, or until the demo is gone. */
+export async function run({ runtime, process, signal }: CommandContext, call: CommandCall): Promise<number> {
+  const parent = process.parentPid;
   const [[databasePath], [logPath]] = call.positionals;
   const database = openDatabase(databasePath);
   database.exec(schema);
@@ -64,7 +65,7 @@ export async function run({ runtime, signal }: CommandContext, call: CommandCall
   const log = runtime.files.open(logPath, "create");
   let position = 0;
   let id = 0;
-  for (let commit = 1; !signal.aborted; commit++) {
+  for (let commit = 1; !signal.aborted && process.parentPid === parent; commit++) {
     position = note(log, position, `begin ${commit} ${runtime.clock.now()}\n`);
     database.exec("BEGIN IMMEDIATE");
     const rows = rowsOfCommit(commit);

@@ -16,6 +16,8 @@ export interface OptionSpec {
   readonly fallback?: unknown;
   /** How the help shows {@linkcode fallback}, where its unit differs from the user's. */
   readonly fallbackText?: string;
+  /** Not listed in the help. */
+  readonly hidden?: boolean;
 }
 
 /** One positional argument, such as `<name>` or `<database...>`. */
@@ -120,6 +122,7 @@ function silence(command: Command, write: (text: string) => void): void {
 function optionOf(spec: OptionSpec): Option {
   const option = new Option(spec.flags, spec.description);
   if (spec.fallback !== undefined) option.default(spec.fallback, spec.fallbackText);
+  if (spec.hidden === true) option.hideHelp();
   const parse = spec.parse;
   if (parse !== undefined) option.argParser((value: string) => parse(value, `--${option.name()}`));
   return option;

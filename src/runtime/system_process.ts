@@ -112,6 +112,9 @@ export function systemProcess(): Process {
     stderr: output(2),
     runtime: runtimeName(),
     pid: process.pid,
+    get parentPid(): number {
+      return process.ppid;
+    },
     platform: process.platform,
     get hostname(): string {
       return os.hostname();

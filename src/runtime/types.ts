@@ -232,6 +232,8 @@ export interface Process {
   readonly runtime: string;
   /** Process number. */
   readonly pid: number;
+  /** Number of the process that started us, another one as soon as that is gone. */
+  readonly parentPid: number;
   /** Such as `linux`. */
   readonly platform: string;
   /** Name of this host. */

@@ -1,12 +1,16 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { copyFileSync, existsSync, readFileSync } from "node:fs";
+import { exec, spawn } from "node:child_process";
+import { copyFileSync, existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import process from "node:process";
 import test from "node:test";
+import { promisify } from "node:util";
 import { type CommitTimes, parseWriterLog } from "../../src/cli/demo_writer.ts";
 import { proveRestored, type PublishedPoint, publishedPoints } from "../../src/cli/demo_proof.ts";
+import { shellQuoted } from "../../src/format/bytes.ts";
 import { openDatabase } from "../../src/runtime/system_database.ts";
 import { systemRuntime } from "../../src/runtime/system.ts";
+import { systemProcess } from "../../src/runtime/system_process.ts";
 import { DirectoryStore } from "../../src/storage/directory.ts";
 import { walrustCommand } from "../support/runtime.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
@@ -18,6 +22,7 @@ let result: {
   proven: boolean;
   commits: number;
   deltas: number;
+  killedMs: number;
   restores: { file: string; seq: string; commits: number; findings: { isProven: boolean }[] }[];
 };
 let points: PublishedPoint[];
@@ -58,7 +63,7 @@ test("demo: both restores are proven, exit code 0", { timeout: 120_000 }, async 
   const [newest, earlier] = result.restores;
   for (const { file, findings } of result.restores) {
     assert.ok(existsSync(file));
-    assert.equal(findings.length, 4);
+    assert.equal(findings.length, 5);
     assert.ok(findings.every((finding) => finding.isProven));
   }
   assert.ok(earlier.commits < newest.commits && newest.commits <= result.commits);
@@ -70,8 +75,9 @@ function provenBy(
   seq: bigint,
   itsPoints: PublishedPoint[] = points,
   itsLog: CommitTimes[] = log,
+  askedMs: number | null = null,
 ): boolean[] {
-  return proveRestored(file, seq, itsPoints, itsLog).findings.map((finding) => finding.isProven);
+  return proveRestored({ path: file, seq, askedMs }, itsPoints, itsLog).findings.map((finding) => finding.isProven);
 }
 
 test("proveRestored: canaries, a wrong row, a missing row, another point and a lying log are noticed", {
@@ -80,7 +86,7 @@ test("proveRestored: canaries, a wrong row, a missing row, another point and a l
   await demoRun();
   const [newest, earlier] = result.restores;
   const seq = BigInt(newest.seq);
-  assert.deepEqual(provenBy(newest.file, seq), [true, true, true, true]);
+  assert.deepEqual(provenBy(newest.file, seq), [true, true, true, true, true]);
 
   const tampered = (name: string, sql: string): string => {
     const copy = join(folder, name);
@@ -100,6 +106,13 @@ test("proveRestored: canaries, a wrong row, a missing row, another point and a l
   );
   assert.equal(provenBy(extra, seq)[0], false);
 
+  // An earlier point in place of the newest, and of the newest at a time, although the file is exactly that point.
+  const earlierMs = result.killedMs - 5000;
+  assert.deepEqual(provenBy(earlier.file, BigInt(earlier.seq), points, log, earlierMs), [true, true, true, true, true]);
+  assert.deepEqual(provenBy(earlier.file, BigInt(earlier.seq)), [true, true, true, false, true]);
+  assert.equal(provenBy(earlier.file, BigInt(earlier.seq), points, log, result.killedMs)[3], false);
+  assert.equal(provenBy(newest.file, seq, points, log, earlierMs)[3], false);
+
   // The older content in place of the newest: commits acknowledged in time are missing.
   assert.equal(provenBy(earlier.file, seq)[1], false);
   // The newest content in place of the older: commits are there that began later.
@@ -115,3 +128,33 @@ test("parseWriterLog: a line cut off by the kill does not count", () => {
     { commit: 2, beganMs: 102, acknowledgedMs: null },
   ]);
 });
+
+test("demo: a SIGKILL of it ends writer and watch, the lines it prints can be run", { timeout: 120_000 }, async () => {
+  const where = join(folder, "killed");
+  const [program, ...args] = [...walrustCommand(), "demo", "--seconds", "60", "--directory", where];
+  const child = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
+  let stdout = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => stdout += text);
+  const ended = new Promise((resolve) => child.on("exit", resolve));
+  const { clock } = systemRuntime();
+  const self = systemProcess();
+  try {
+    while (!stdout.includes("snapshot (")) await clock.sleep(50);
+  } finally {
+    process.kill(child.pid!, "SIGKILL");
+    await ended;
+  }
+  const pids = [...stdout.matchAll(/^(?:writer|watch) +process (\d+)/gm)].map(([, pid]) => Number(pid));
+  assert.equal(pids.length, 2, stdout);
+  while (pids.some((pid) => self.isAlive(pid))) await clock.sleep(50);
+
+  const { stdout: shown } = await shell([...walrustCommand(), "demo", "--seconds", "6"].map(shellQuoted).join(" "));
+  const lines = [...shown.matchAll(/^ {2}again: (.*)$/gm)].map(([, line]) => line);
+  assert.equal(lines.length, 2, shown);
+  for (const line of lines) assert.match((await shell(line)).stdout, /✓ seq \d+/);
+  rmSync(/^folder +(.*)$/m.exec(shown)![1], { recursive: true });
+});
+
+function shell(line: string): Promise<{ stdout: string }> {
+  return promisify(exec)(line);
+}
