@@ -7,6 +7,7 @@ import type { Log } from "../runtime/types.ts";
 import type { CommandCall, CommandContext } from "./context.ts";
 import { count, formatBytes, formatDuration, formatLocalTime, messageOf, type Output } from "./output.ts";
 import { holderOf, openDestination } from "./destination.ts";
+import { readersOf } from "./lock_holders.ts";
 import { watchOptionsOf } from "./watch_options.ts";
 
 const parentIntervalMs = 250;
@@ -25,7 +26,7 @@ export async function run(context: CommandContext, call: CommandCall): Promise<n
     prefix,
     runtime,
     options: watchOptionsOf(call.options, process),
-    onEvent: (event) => printEvent(output, event, runtime.clock.now()),
+    onEvent: (event) => printEvent(output, event, runtime.clock.now(), readersBehind(event, context)),
     log: output.isJson ? log : quieter(log),
     signal: call.options.withParent === true ? AbortSignal.any([signal, orphaned(context)]) : signal,
     holder: holderOf(context),
@@ -51,12 +52,19 @@ function quieter(log: Log): Log {
   return (level, message, data) => log(level === "trace" ? level : "debug", message, data);
 }
 
+/** Who is reading the database, where that may be what an event is about. */
+function readersBehind({ kind, path }: WatchEvent, { process, runtime }: CommandContext): string[] {
+  return kind === "barrier_in_vain" || kind === "wal_size_exceeded" ? readersOf(process, runtime.files, path) : [];
+}
+
 /** One event as a line for people, or as JSON. */
-export function printEvent(output: Output, event: WatchEvent, nowMs: number): void {
-  output.json({ time: nowMs, ...event, ...("checksum" in event ? { checksum: checksumHex(event.checksum) } : {}) });
+export function printEvent(output: Output, event: WatchEvent, nowMs: number, readers: readonly string[] = []): void {
+  const more = { ...("checksum" in event ? { checksum: checksumHex(event.checksum) } : {}) };
+  output.json({ time: nowMs, ...event, ...more, ...(readers.length > 0 ? { readers } : {}) });
   const name = event.path.slice(event.path.lastIndexOf("/") + 1);
   const [text, isTrouble] = sentenceOf(event);
-  const line = `[${formatLocalTime(nowMs)}] ${printable(name)}: ${text}`;
+  const reading = readers.length > 0 ? `; reading now: ${readers.join(", ")}` : "";
+  const line = `[${formatLocalTime(nowMs)}] ${printable(name)}: ${text}${reading}`;
   if (isTrouble && !output.isJson) output.trouble(line);
   else output.line(line);
   if (event.kind === "failed" && !output.isJson) output.error(event.error);

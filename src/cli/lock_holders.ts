@@ -11,10 +11,10 @@ const lockLine = /^\d+: (?:->\s)?POSIX\s+\S+\s+\S+\s+(\d+)\s+\S+:(\d+)\s+(\d+)\s
 /** Other processes that hold a read mark, as `name (pid 4711)`; empty where the kernel says nothing. */
 export function readersOf(
   process: Pick<Process, "readText" | "pid">,
-  files: Pick<Files, "stat">,
+  files: Pick<Files, "stat" | "realPath">,
   path: string,
 ): string[] {
-  const shm = files.stat(`${path}-shm`);
+  const shm = files.stat(path) === null ? null : files.stat(`${files.realPath(path)}-shm`);
   const locks = process.readText("/proc/locks");
   if (shm === null || locks === null) return [];
   const pids = new Set<number>();

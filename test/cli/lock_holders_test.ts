@@ -8,11 +8,15 @@ import { inScene } from "../e2e/watch_process.ts";
 
 const { files } = systemRuntime();
 
-/** A process that reads these files, at files whose `-shm` has inode 77. */
+/** A process that reads these files, at a link to a database whose `-shm` has inode 77. */
 function reader(texts: Record<string, string>): string[] {
   const stat = files.stat(process.execPath)!;
-  const shm = { stat: (path: string) => path === "/app.db-shm" ? { ...stat, inode: 77n } : null };
-  return readersOf({ pid: 10, readText: (path) => texts[path] ?? null }, shm, "/app.db");
+  const linked = {
+    realPath: () => "/real.db",
+    stat: (path: string) =>
+      path.startsWith("/real.db-shm") ? { ...stat, inode: 77n } : path === "/app.db" ? stat : null,
+  };
+  return readersOf({ pid: 10, readText: (path) => texts[path] ?? null }, linked, "/app.db");
 }
 
 test("readersOf: who holds a read mark; not ourselves, not other bytes, not other files", () => {

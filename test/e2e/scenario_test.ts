@@ -1,10 +1,20 @@
 /** Checkpoints, closes, long readers and other things an application does beside watch, with real processes. */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
+import process from "node:process";
 import { test } from "node:test";
 import { listKeys } from "./bucket.ts";
 import { type Proof, prove } from "./proof.ts";
-import { type Application, inScene, patienceMs, type Scene, sleep, until, type WatchProcess } from "./watch_process.ts";
+import {
+  type Application,
+  eagerFlags,
+  inScene,
+  patienceMs,
+  type Scene,
+  sleep,
+  until,
+  type WatchProcess,
+} from "./watch_process.ts";
 
 const quietFlags = ["--wal-sync-interval", "0.1", "--on-startup", "false"];
 
@@ -107,7 +117,7 @@ test("[S26] watch: a foreign long reader stops no delta, and rollovers come back
     const reader = scene.application();
     await reader.run("BEGIN");
     await reader.run("SELECT count(*) FROM t");
-    const watch = scene.watch();
+    const watch = scene.watch([...eagerFlags, "--wal-truncate-threshold", "100"]);
     await watch.event("started");
     const cpuBefore = cpuSeconds(watch.child.pid!);
     for (let round = 0; round < 30; round++) {
@@ -118,6 +128,8 @@ test("[S26] watch: a foreign long reader stops no delta, and rollovers come back
     await sleep(1500);
     // A hot loop would take a whole core; polls and the rest take a fraction of it.
     if (cpuBefore !== null) assert.ok(cpuSeconds(watch.child.pid!)! - cpuBefore < 1.5, "a hot loop");
+    const { readers } = await watch.event("wal_size_exceeded");
+    if (process.platform === "linux") assert.match(String(readers), new RegExp(`\\(pid ${reader.child.pid}\\)`));
     await reader.run("COMMIT");
     const before = watch.of("rollover").length;
     // Going on: a quiet database would be let go instead, and its WAL left to the application.
