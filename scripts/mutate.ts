@@ -6,7 +6,7 @@
  *
  * Works on a copy of the tree; ends with 1 when a breakage stays unnoticed or no longer fits the code.
  */
-import { spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -22,28 +22,51 @@ const flags = ["--experimental-strip-types", "--disable-warning=ExperimentalWarn
 /** Who looks, the quick ones first. */
 const hunters: readonly (readonly [name: string, words: readonly string[]])[] = [
   ...["capture", "engine", "resume", "spool", "publisher", "page_index", "journal", "restore"].map((name) =>
-    [`${name}_test`, ["--test", `test/replication/${name}_test.ts`]] as const
+    [`${name}_test`, ["--test", "--test-isolation=none", `test/replication/${name}_test.ts`]] as const
   ),
   ["simulation", ["scripts/simulate.ts", "--seeds", "600", "--steps", "40", "--stop"]],
-  ["wal_test", ["--test", "test/format/wal_test.ts"]],
+  ["wal_test", ["--test", "--test-isolation=none", "test/format/wal_test.ts"]],
 ];
 
-/** The first hunter that fails in the broken copy, or null. */
-function noticedBy(copy: string): string | null {
-  for (const [name, words] of hunters) {
-    const { status } = spawnSync(process.execPath, [...flags, ...words], { cwd: copy, timeout: 300_000 });
-    if (status !== 0) return name;
+/** A breakage may also show as a process that never ends, or eats all memory (bytes). */
+const [timeMaxMs, memoryMax] = [180_000, 4e9];
+
+function residentBytes(pid: number): number {
+  try {
+    return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) * 1024;
+  } catch {
+    return 0;
   }
+}
+
+/** True when it ends well. */
+function passes(cwd: string, words: readonly string[]): Promise<boolean> {
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, [...flags, ...words], { cwd, stdio: "ignore" });
+    const beganMs = performance.now();
+    const guard = setInterval(() => {
+      const late = performance.now() - beganMs > timeMaxMs;
+      if (late || residentBytes(child.pid!) > memoryMax) child.kill("SIGKILL");
+    }, 100);
+    child.on("close", (code) => {
+      clearInterval(guard);
+      resolve(code === 0);
+    });
+  });
+}
+
+/** The first hunter that fails in the broken copy, or null. */
+async function noticedBy(copy: string): Promise<string | null> {
+  for (const [name, words] of hunters) if (!await passes(copy, words)) return name;
   return null;
 }
 
-function tryOne(copy: string, { file, find, replace }: Mutation): string | null {
+async function tryOne(copy: string, { file, find, replace }: Mutation): Promise<string | null> {
   const path = join(copy, file);
   const whole = readFileSync(path, "utf8");
-  if (whole.split(find).length !== 2) return null;
   writeFileSync(path, whole.replace(find, () => replace));
   try {
-    return noticedBy(copy);
+    return await noticedBy(copy);
   } finally {
     writeFileSync(path, whole);
   }
@@ -55,13 +78,13 @@ try {
     cpSync(join(project, part), join(copy, part), { recursive: true });
   }
   symlinkSync(join(project, "node_modules"), join(copy, "node_modules"));
-  const healthy = noticedBy(copy);
+  const healthy = await noticedBy(copy);
   if (healthy !== null) throw new Error(`${healthy} fails without any breakage`);
   const chosen = mutations.filter(({ name }) => name.includes(values.only));
   let unnoticed = 0;
   for (const mutation of chosen) {
     const stands = readFileSync(join(project, mutation.file), "utf8").split(mutation.find).length - 1;
-    const by = stands === 1 ? tryOne(copy, mutation) : null;
+    const by = stands === 1 ? await tryOne(copy, mutation) : null;
     if (by === null) unnoticed++;
     const result = stands !== 1 ? `NOT APPLIED: its text stands ${stands} times` : by ?? "UNNOTICED";
     console.log(`${mutation.name.padEnd(72)} ${result}`);
