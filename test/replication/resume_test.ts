@@ -82,42 +82,43 @@ async function bytesOf(store: ObjectStore, key: string): Promise<Uint8Array> {
   return (await getBytes(store, key, 1 << 26)).bytes;
 }
 
+/** Kills walrust while its first delta is on its way; the answer lets it arrive after all. */
+async function crashInFlight(scene: Scene): Promise<() => Promise<unknown>> {
+  let land: (() => Promise<unknown>) | null = null;
+  scene.start((store) =>
+    wrapStore(store, {
+      put(key, body, options) {
+        if (!key.includes("/0000/")) return store.put(key, body, options);
+        const sent = body.slice();
+        land = () => scene.store.put(key, sent, { ifAbsent: true });
+        return new Promise(() => {});
+      },
+    })
+  );
+  await scene.sync();
+  scene.commit(3);
+  scene.clock.skip(1000);
+  await scene.engine.step();
+  scene.life.crash();
+  return land ?? assert.fail("no delta was sent");
+}
+
 test(
   "[S113] DatabaseEngine: a PUT in flight at the crash lands after the restart's LIST; no fork",
   { timeout },
   async () => {
     const scene = new Scene();
-    let land: (() => Promise<unknown>) | null = null;
-    scene.start((store) => ({
-      ...scene.life.connect(store),
-      put: (key, body, options) => {
-        if (land !== null || !key.includes("/0000/")) {
-          return store.put(
-            key,
-            body,
-            options,
-          );
-        }
-        const sent = body.slice();
-        land = () => scene.store.put(key, sent, { ifAbsent: true });
-        return new Promise(() => {});
-      },
-    }));
-    await scene.sync();
-    scene.commit(3);
-    scene.clock.skip(1000);
-    await scene.engine.step();
-    assert.ok(land !== null, "a delta is in flight");
-    scene.life.crash();
+    const land = await crashInFlight(scene);
     scene.commit(3);
     let landed = 0;
-    scene.start((store) => ({
-      ...scene.life.connect(store),
-      put: async (key, body, options) => {
-        if (key.endsWith(".hadbp") && landed++ === 0) await land!();
-        return await store.put(key, body, options);
-      },
-    }));
+    scene.start((store) =>
+      wrapStore(store, {
+        async put(key, body, options) {
+          if (key.endsWith(".hadbp") && landed++ === 0) await land();
+          return await store.put(key, body, options);
+        },
+      })
+    );
     await scene.sync();
     scene.clock.skip(10_000);
     await scene.sync();
@@ -132,23 +133,7 @@ test("[S113] DatabaseEngine: a PUT of an earlier process lands after its place w
 }, async () => {
   for (const checkpoint of [false, true]) {
     const scene = new Scene();
-    let land = (): Promise<unknown> => assert.fail("no delta was sent");
-    scene.start((store) =>
-      wrapStore(store, {
-        put(key, body, options) {
-          if (!key.includes("/0000/")) return store.put(key, body, options);
-          const sent = body.slice();
-          land = () => scene.store.put(key, sent, { ifAbsent: true });
-          return new Promise(() => {});
-        },
-      })
-    );
-    await scene.sync();
-    scene.commit(3);
-    scene.clock.skip(1000);
-    await scene.engine.step();
-    scene.life.crash();
-
+    const land = await crashInFlight(scene);
     const failing = (store: ObjectStore): ObjectStore =>
       wrapStore(store, {
         put: () => Promise.reject(new StorageError("ServiceUnavailable", "503", { retryable: true })),
