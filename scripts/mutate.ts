@@ -2,7 +2,7 @@
  * Breaks the safety code in one deliberate way after another and demands that a test or the simulation notices.
  *
  *   node scripts/mutate.ts                 all of mutations.ts
- *   node scripts/mutate.ts --only WORDS    those whose name holds the words
+ *   node scripts/mutate.ts --only REGEXP   those whose name it matches
  *
  * Works on a copy of the tree; ends with 1 when a breakage stays unnoticed or no longer fits the code.
  */
@@ -80,7 +80,7 @@ try {
   symlinkSync(join(project, "node_modules"), join(copy, "node_modules"));
   const healthy = await noticedBy(copy);
   if (healthy !== null) throw new Error(`${healthy} fails without any breakage`);
-  const chosen = mutations.filter(({ name }) => name.includes(values.only));
+  const chosen = mutations.filter(({ name }) => new RegExp(values.only).test(name));
   let unnoticed = 0;
   for (const mutation of chosen) {
     const stands = readFileSync(join(project, mutation.file), "utf8").split(mutation.find).length - 1;
