@@ -106,27 +106,31 @@ test("snapshotNow: two at once beside a watch are both answered, the bucket's tr
     onEvent: ({ kind }) => started ||= kind === "snapshot",
     signal: stop.signal,
   });
-  while (!started) await turn(10);
-  const call = { ...callOf(scene), store, limitMs: 15_000 };
-  scene.commit(3);
-  const [one, two] = await Promise.all([snapshotNow(call), snapshotNow(call)]);
-  assert.ok(one.seq > 1n && two.seq > 1n);
-  // The same name at another endpoint is another bucket.
-  const elsewhere = { ...call, store: wrapStore(store, { identity: "https://two.example/bucket" }) };
-  await assert.rejects(snapshotNow(elsewhere), { code: "other_destination", exitCode: 3 });
-  broken = true;
-  scene.commit(3);
-  await assert.rejects(snapshotNow(call), { code: "AccessDenied", exitCode: 4, message: /the bucket says no/ });
-  broken = false;
-  stop.abort();
-  await watching;
+  try {
+    while (!started) await turn(10);
+    const call = { ...callOf(scene), store, limitMs: 15_000 };
+    scene.commit(3);
+    const [one, two] = await Promise.all([snapshotNow(call), snapshotNow(call)]);
+    assert.ok(one.seq > 1n && two.seq > 1n);
+    // The same name at another endpoint is another bucket.
+    const elsewhere = { ...call, store: wrapStore(store, { identity: "https://two.example/bucket" }) };
+    await assert.rejects(snapshotNow(elsewhere), { code: "other_destination", exitCode: 3 });
+    broken = true;
+    scene.commit(3);
+    await assert.rejects(snapshotNow(call), { code: "AccessDenied", exitCode: 4, message: /the bucket says no/ });
+  } finally {
+    broken = false;
+    stop.abort();
+    await watching;
+  }
   assert.deepEqual(system.files.list(`${scene.state}/requests`), []);
 });
 
 test("snapshotNow: one that runs is waited for, and then it is our turn", { timeout }, async () => {
   const scene = new Scene();
   const place = { directory: scene.state, locks: [scene.state] };
-  system.files.makeDirectory(scene.state);
+  // What an earlier watch left there.
+  system.files.makeDirectory(`${scene.state}/requests`);
   const lock = lockInstance(system, { path: scene.path, place, name: "pid 1", role: "snapshot" });
   const asked = snapshotNow(callOf(scene));
   await turn(300);

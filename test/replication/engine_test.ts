@@ -126,6 +126,26 @@ test("[S31] DatabaseEngine: journal_mode DELETE while idle is waited out, then a
   await scene.prove();
 });
 
+test("DatabaseEngine: asked to wait it waits for WAL mode and for a lock, and says for what", { timeout }, async () => {
+  const scene = new Scene({ waitForDatabase: true });
+  scene.app.exec("PRAGMA journal_mode = DELETE");
+  scene.start();
+  await scene.sync();
+  await scene.sync();
+  scene.app.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL");
+  scene.commit();
+  await scene.sync();
+  assert.deepEqual(scene.of("waiting").map(({ reason, trouble }) => [reason.replace(/^.*app\.db is /, ""), trouble]), [
+    ["not in WAL mode (it uses a rollback journal)", false],
+    ["locked by another process", false],
+  ]);
+  scene.connect();
+  scene.commit();
+  await scene.sync();
+  assert.equal(scene.of("started").length, 1);
+  await scene.prove();
+});
+
 test("[S120] DatabaseEngine: as another user it waits for the application to make the WAL, and never makes it", {
   timeout,
 }, async () => {
