@@ -83,8 +83,8 @@ test("parseArguments: the help of every command names its options, the shared on
       const parsed = parse(line);
       assert.ok(parsed.kind === "text" && parsed.error === null, line);
       assert.ok(parsed.text.includes(`Usage: walrust ${command.name}`), line);
-      for (const { flags } of [...command.options, ...program.shared]) {
-        assert.ok(parsed.text.includes(flags), `${line}: ${flags}`);
+      for (const { flags, hidden = false } of [...command.options, ...program.shared]) {
+        assert.equal(parsed.text.includes(flags), !hidden, `${line}: ${flags}`);
       }
       if (command.epilogue !== undefined) assert.ok(parsed.text.includes(command.epilogue), line);
     }
