@@ -484,6 +484,9 @@ export class DatabaseEngine {
     const size = stream.published.pageCount * this.#live!.pageSize;
     if (this.busy || this.#schedule.requested || size > idleSizeMax || clock.now() - newest < quietMs) return;
     if (stream.snapshot.seq === 0n) return;
+    await this.#withDisk(() => this.#writeJournal());
+    // Without its journal it stays open, until there is room.
+    if (clock.monotonic() < this.#diskRetryAt) return;
     await this.#closeLive("idle");
     this.#idle = seen;
   }
