@@ -177,6 +177,42 @@ test("[S118] takeImage: on read mark 0 the first commit restarts the WAL under t
   assertSource(scene, live, apply(expected, live, batch));
 });
 
+test("[S16] lookAtWal: a frame beyond 4 GiB of WAL is found and read", () => {
+  const scene = new Scene();
+  const real = open(scene);
+  const header = readWalHeader(real)!;
+  const headerBytes = readFileSync(`${scene.path}-wal`).subarray(0, 32);
+  real.close();
+  scene.app.close();
+  const frame = 1_100_000;
+  const state = { frames: frame, checksum1: 11, checksum2: 22 };
+  const page = new Uint8Array(4096).fill(7);
+  const bytes = new Uint8Array(walFrameHeaderSize + page.length);
+  const view = new DataView(bytes.buffer);
+  [5, 20, header.salt1, header.salt2].forEach((value, i) => view.setUint32(i * 4, value));
+  bytes.set(page, walFrameHeaderSize);
+  const middle = walChecksum(header.byteOrder, bytes.subarray(0, 8), state.checksum1, state.checksum2);
+  walChecksum(header.byteOrder, page, ...middle).forEach((sum, i) => view.setUint32(16 + i * 4, sum));
+  // The file is sparse: only the header and this frame take room.
+  const wal = system.files.open(`${scene.directory}/large-wal`, "create");
+  wal.write(headerBytes, 0);
+  wal.write(bytes, walFrameOffset(4096, frame));
+  assert.ok(wal.stat().size > 2 ** 32);
+  const live = {
+    path: scene.path,
+    pageSize: 4096,
+    wal,
+    gauge: () => ({ busy: false, log: frame + 1, checkpointed: 0 }),
+  };
+  const position = { header, state, guard: null };
+  const batch = batchOf(live as unknown as LiveDatabase, position);
+  assert.deepEqual([[...batch.pgnos], [...batch.sources], batch.pageCount, batch.frames], [[5], [frame], 20, 1]);
+  const content = new Uint8Array(4096);
+  readFrame(live as unknown as LiveDatabase, batch.sources[0], content);
+  assert.deepEqual(content, page);
+  wal.close();
+});
+
 test("[S39] capture: one failed read of the WAL is read again, two are an error, and nothing is made of zeros", () => {
   for (const short of [false, true]) {
     const scene = new Scene();
