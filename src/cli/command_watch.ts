@@ -3,6 +3,7 @@ import { exitCodeOf } from "../errors.ts";
 import { checksumHex } from "../format/hadbp.ts";
 import { printable } from "../format/keys.ts";
 import { watch, type WatchEvent } from "../daemon/watch.ts";
+import { nameOf } from "../replication/paths.ts";
 import type { Log } from "../runtime/types.ts";
 import type { CommandCall, CommandContext } from "./context.ts";
 import { count, formatBytes, formatDuration, formatLocalTime, messageOf, type Output } from "./output.ts";
@@ -59,9 +60,9 @@ function readersBehind({ kind, path }: WatchEvent, { process, runtime }: Command
 
 /** One event as a line for people, or as JSON. */
 export function printEvent(output: Output, event: WatchEvent, nowMs: number, readers: readonly string[] = []): void {
-  const more = { ...("checksum" in event ? { checksum: checksumHex(event.checksum) } : {}) };
-  output.json({ time: nowMs, ...event, ...more, ...(readers.length > 0 ? { readers } : {}) });
-  const name = event.path.slice(event.path.lastIndexOf("/") + 1);
+  const checksum = "checksum" in event ? { checksum: checksumHex(event.checksum) } : {};
+  output.json({ time: nowMs, ...event, ...checksum, ...(readers.length > 0 ? { readers } : {}) });
+  const name = nameOf(event.path);
   const [text, isTrouble] = sentenceOf(event);
   const reading = readers.length > 0 ? `; reading now: ${readers.join(", ")}` : "";
   const line = `[${formatLocalTime(nowMs)}] ${printable(name)}: ${text}${reading}`;

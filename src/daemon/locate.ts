@@ -1,6 +1,7 @@
 /** Finds the file that a given path leads to, and notices when it leads to another one. */
 import { ConfigError, DatabaseError } from "../errors.ts";
 import { inspectDatabase, statDatabase } from "../replication/live_database.ts";
+import { absolutePath } from "../replication/paths.ts";
 import { besideDirectory, type DatabasePath, isForbidden, userOf } from "../replication/state_directory.ts";
 import type { Files, FileStat } from "../runtime/types.ts";
 
@@ -11,13 +12,7 @@ import type { Files, FileStat } from "../runtime/types.ts";
 export function locateDatabase(files: Files, given: string, taken: ReadonlySet<string> = new Set()): DatabasePath {
   try {
     statDatabase(given, files);
-    const slash = given.lastIndexOf("/");
-    const parent = files.realPath(slash < 0 ? "." : given.slice(0, slash + 1));
-    const database = {
-      given,
-      name: `${parent === "/" ? "" : parent}/${given.slice(slash + 1)}`,
-      real: files.realPath(given),
-    };
+    const database = { given, name: absolutePath(files, given), real: files.realPath(given) };
     if (taken.has(database.real)) {
       throw new ConfigError("same_database", `${given} and another path given lead to the same ${database.real}`, {
         hint: "name each database once",

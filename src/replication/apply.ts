@@ -3,6 +3,7 @@ import { ConfigError, IntegrityError, RestoreError, WalrustError } from "../erro
 import { hexOf, shellQuoted } from "../format/bytes.ts";
 import { parseSqliteHeader } from "../format/sqlite_header.ts";
 import type { Files, NewSha256, OpenFile, Random } from "../runtime/types.ts";
+import { absolutePath, directoryOf, nameOf } from "./paths.ts";
 import type { ChangesetSink, VerifiedChangeset } from "./walk.ts";
 
 /** Files that SQLite would read together with a database. */
@@ -231,22 +232,6 @@ function linkInto(files: Files, from: string, to: string): void {
     if (!["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EACCES"].includes(code)) throw error;
     files.rename(from, to);
   }
-}
-
-/** Directory part of a path, `.` when it has none. */
-export function directoryOf(path: string): string {
-  const slash = path.lastIndexOf("/");
-  return slash < 0 ? "." : slash === 0 ? "/" : path.slice(0, slash);
-}
-
-/** The path as every working directory and every reader of names understands it. */
-export function absolutePath(files: Files, path: string): string {
-  const directory = files.realPath(directoryOf(path));
-  return `${directory === "/" ? "" : directory}/${nameOf(path)}`;
-}
-
-function nameOf(path: string): string {
-  return path.slice(path.lastIndexOf("/") + 1);
 }
 
 function shortRead(path: string): RestoreError {

@@ -36,6 +36,12 @@ export interface WalPlace {
   readonly state: Readonly<WalScanState>;
 }
 
+/** An end of the log: how many frames SQLite counted when our position was `at`. */
+export interface LogEnd {
+  readonly at: WalPosition | null;
+  readonly frames: number;
+}
+
 /** Committed pages between two places. */
 export interface Batch {
   /** Pages with new content, ascending, none beyond `pageCount`. */
@@ -82,14 +88,11 @@ export function sameLog(a: WalHeader, b: WalHeader): boolean {
   return a.salt1 === b.salt1 && a.salt2 === b.salt2 && a.checksum1 === b.checksum1 && a.checksum2 === b.checksum2;
 }
 
-/** True when `position` has passed the `frames` that SQLite counted when our position was `at`. */
-export function reached(
-  position: WalPosition | null,
-  mark: { readonly at: WalPosition | null; readonly frames: number },
-): boolean {
-  if (position === null) return mark.frames === 0;
-  const restarted = mark.at !== null && !sameLog(position.header, mark.at.header);
-  return restarted || position.state.frames >= mark.frames;
+/** True when `position` has passed `end`. */
+export function reached(position: WalPosition | null, end: LogEnd): boolean {
+  if (position === null) return end.frames === 0;
+  const restarted = end.at !== null && !sameLog(position.header, end.at.header);
+  return restarted || position.state.frames >= end.frames;
 }
 
 interface Commit {

@@ -8,13 +8,13 @@ import type { FileStat, Runtime, Sqlite } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import {
   type ImageAt,
+  type LogEnd,
   lookAtWal,
   reached,
   readWalHeader,
   sameLog,
   takeImage,
   type WalPlace,
-  type WalPosition,
 } from "./capture.ts";
 import { differingPages } from "./difference.ts";
 import {
@@ -74,18 +74,10 @@ interface Doubt {
   readonly pages?: ReadonlySet<number>;
 }
 
-/** How many frames SQLite counted in the WAL when our position was `at`. */
-interface LogEnd {
-  readonly at: WalPosition | null;
-  readonly frames: number;
-}
-
 /** See the top of this file. */
 export class DatabaseEngine {
   readonly #parts: EngineParts;
   readonly #sqlite: Sqlite;
-  /** Where journal, index and spool of this database are. */
-  readonly directory: string;
   #live: LiveDatabase | null = null;
   #stream: Stream | null = null;
   #task: SnapshotTask | null = null;
@@ -121,10 +113,14 @@ export class DatabaseEngine {
     }
     this.#sqlite = sqlite;
     this.#parts = parts;
-    this.directory = parts.directory;
     this.#everStarted = parts.continues === true;
     this.#schedule = new SnapshotSchedule(parts.options, parts.runtime.clock);
     this.#phase = Math.floor(parts.runtime.random.number() * phases) * parts.options.walSyncIntervalMs / phases;
+  }
+
+  /** Where journal, index and spool of this database are. */
+  get directory(): string {
+    return this.#parts.directory;
   }
 
   /** Does what there is to do; returns after how many milliseconds it wants to be called again. */
@@ -242,9 +238,7 @@ export class DatabaseEngine {
     if (!this.#everStarted) return null;
     if (stream === null) return notLookedAt(path, this.#trouble);
     if (this.#live === null) {
-      const now = seeFiles(path, runtime.files);
-      const idle = this.#idle;
-      const isSame = idle !== null && sameStat(idle.database, now.database) && sameStat(idle.wal, now.wal);
+      const isSame = this.#idle !== null && sameFiles(this.#idle, seeFiles(path, runtime.files));
       return isSame ? null : notLookedAt(path, this.#trouble);
     }
     const { seq } = stream.published;
@@ -496,9 +490,8 @@ export class DatabaseEngine {
     const { path, runtime } = this.#parts;
     const idle = this.#idle;
     if (idle !== null) {
-      const now = seeFiles(path, runtime.files);
       const due = runtime.clock.monotonic() - this.#lastFullLook >= fullLookIntervalMs || this.#snapshotDue;
-      if (!due && sameStat(idle.database, now.database) && sameStat(idle.wal, now.wal)) return false;
+      if (!due && sameFiles(idle, seeFiles(path, runtime.files))) return false;
     }
     if (!this.#openLive()) return false;
     const live = this.#live!;
@@ -598,6 +591,10 @@ export class DatabaseEngine {
     this.#parts.emit({ kind: "sync_failed", path: this.#parts.path, error, retryMs });
     return retryMs;
   }
+}
+
+function sameFiles(a: FilesSeen, b: FilesSeen): boolean {
+  return sameStat(a.database, b.database) && sameStat(a.wal, b.wal);
 }
 
 function sameStat(a: FileStat | null, b: FileStat | null): boolean {

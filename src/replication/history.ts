@@ -211,6 +211,16 @@ export async function readHeader(
   return header;
 }
 
+/** {@linkcode readHeader}, or in words what is wrong with the object. */
+export async function tryReadHeader(...call: Parameters<typeof readHeader>): Promise<ChangesetHeader | string> {
+  try {
+    return await readHeader(...call);
+  } catch (error) {
+    if (error instanceof IntegrityError) return error.message;
+    throw error;
+  }
+}
+
 /**
  * The restorable points of a segment, one object each, ascending by seq: from its first snapshot on, every seq at
  * which an object ends. A point's object is the cheapest to ask for its time: delta, else snapshot, else level.

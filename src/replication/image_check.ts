@@ -1,7 +1,8 @@
 /** SQLite's own opinion of a restored image. */
 import { DatabaseError } from "../errors.ts";
 import type { Files, Sqlite, SqliteConnection } from "../runtime/types.ts";
-import { absolutePath, sidecarSuffixes } from "./apply.ts";
+import { sidecarSuffixes } from "./apply.ts";
+import { absolutePath } from "./paths.ts";
 
 /** How thoroughly SQLite looks at the restored file. */
 export type IntegrityLevel = "none" | "quick" | "full";

@@ -1,8 +1,7 @@
 /** What `walrust list` shows of one database: lineages, snapshots, and the points between first and last. */
-import { IntegrityError } from "../errors.ts";
 import { type ChangesetHeader, checksumHex } from "../format/hadbp.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { type History, readHeader, readHistory, type Segment, segmentPoints } from "./history.ts";
+import { type History, readHistory, type Segment, segmentPoints, tryReadHeader } from "./history.ts";
 import { type DatabaseEntry, detectLayout, type Layout, type PoolObject, type ReadOptions } from "./inventory.ts";
 import type { Point } from "./plan.ts";
 
@@ -128,13 +127,10 @@ async function summarise(
 ): Promise<LineageSummary> {
   const { root } = history;
   const headerOf = async (object: PoolObject): Promise<ChangesetHeader | null> => {
-    try {
-      return await readHeader(store, root, object, options);
-    } catch (error) {
-      if (!(error instanceof IntegrityError)) throw error;
-      warnings.push(error.message);
-      return null;
-    }
+    const header = await tryReadHeader(store, root, object, options);
+    if (typeof header !== "string") return header;
+    warnings.push(header);
+    return null;
   };
   const time = async (object: PoolObject): Promise<number | null> => (await headerOf(object))?.createdMs ?? null;
   const checksum = await newestChecksum(history, segment, headerOf);

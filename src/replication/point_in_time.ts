@@ -1,7 +1,7 @@
 /** Points in time: reading them from text, and finding the changeset that stands for one. */
 import { ConfigError, IntegrityError, RestoreError } from "../errors.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { type History, readHeader, type Segment, segmentPoints } from "./history.ts";
+import { type History, type Segment, segmentPoints, tryReadHeader } from "./history.ts";
 import type { PoolObject, ReadOptions } from "./inventory.ts";
 import { missingRange, rangeText, retained, seqRangeText, timeText } from "./plan.ts";
 import { type FoundPoint, searchTime } from "./time_search.ts";
@@ -170,12 +170,8 @@ async function rangeOf(
   const first = points.at(-1)![0];
   const last = points[0].at(-1)!;
   const time = async (object: PoolObject): Promise<number | null> => {
-    try {
-      return (await readHeader(store, history.root, object, options)).createdMs;
-    } catch (error) {
-      if (error instanceof IntegrityError) return null;
-      throw error;
-    }
+    const header = await tryReadHeader(store, history.root, object, options);
+    return typeof header === "string" ? null : header.createdMs;
   };
   return rangeText({ seq: first.max, createdMs: await time(first) }, { seq: last.max, createdMs: await time(last) });
 }

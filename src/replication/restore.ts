@@ -2,19 +2,12 @@
 import { IntegrityError, NotFoundError, RestoreError } from "../errors.ts";
 import type { Log, Runtime } from "../runtime/types.ts";
 import { getBytes, type ObjectStore } from "../storage/object_store.ts";
-import {
-  checkOutput,
-  directoryOf,
-  ImageFile,
-  installImage,
-  type MovedAside,
-  removeLeftovers,
-  unsound,
-} from "./apply.ts";
+import { checkOutput, ImageFile, installImage, type MovedAside, removeLeftovers, unsound } from "./apply.ts";
 import { rangeSize } from "./fetch.ts";
-import { type History, readHeader, readHistory } from "./history.ts";
+import { type History, readHistory, tryReadHeader } from "./history.ts";
 import { checkWithSqlite, type ImageCheck, type IntegrityLevel } from "./image_check.ts";
 import { objectKey, type PoolObject } from "./inventory.ts";
+import { directoryOf } from "./paths.ts";
 import { planRestore, type RestorePlan } from "./plan.ts";
 import { type ResolvedTarget, resolveTarget, type RestoreTarget } from "./point_in_time.ts";
 import { ChangesetWalk, type WalkResult } from "./walk.ts";
@@ -327,16 +320,11 @@ class RestoreAttempt {
     const plan = this.plan();
     const { store, root, signal } = this.#options;
     const objects = [plan.snapshot, ...plan.steps.filter((step) => step.kind !== "hole")];
-    let createdMs: number | null = null;
-    try {
-      createdMs = (await readHeader(store, root, objects.at(-1)!, { signal })).createdMs;
-    } catch (error) {
-      if (!(error instanceof IntegrityError)) throw error;
-      this.#warn(error.message);
-    }
+    const header = await tryReadHeader(store, root, objects.at(-1)!, { signal });
+    if (typeof header === "string") this.#warn(header);
     return {
       ...this.report(plan, null),
-      createdMs,
+      createdMs: typeof header === "string" ? null : header.createdMs,
       plan: objects.map((object) => {
         const { kind, min, max, size } = object;
         return { key: objectKey(root, object), kind, min, max, bytes: size };

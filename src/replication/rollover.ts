@@ -7,7 +7,7 @@
  * some milliseconds, and memory, then the spool, instead of the bucket.
  */
 import type { Clock, SqliteConnection } from "../runtime/types.ts";
-import { lookAtWal, reached, sameLog, type WalPosition } from "./capture.ts";
+import { type LogEnd, lookAtWal, reached, sameLog } from "./capture.ts";
 import type { LiveDatabase } from "./live_database.ts";
 import type { EngineEvent, EngineOptions } from "./options.ts";
 import type { Stream } from "./stream.ts";
@@ -34,7 +34,7 @@ export class Rollover {
   readonly #clock: Clock;
   readonly #emit: (event: EngineEvent) => void;
   /** The second pin and the frames that must be published before the first may go. */
-  #next: { pin: SqliteConnection; at: WalPosition | null; frames: number; reachable: number } | null = null;
+  #next: (LogEnd & { pin: SqliteConnection; reachable: number }) | null = null;
   #lastTry: number;
   #lastBarrier = -Infinity;
   /** Grows while a foreign reader keeps checkpoints from finishing. */

@@ -4,7 +4,7 @@
  */
 import { WalrustError } from "../errors.ts";
 import type { Runtime, SqliteConnection } from "../runtime/types.ts";
-import { reached, sameLog, takeImage, type WalPosition } from "./capture.ts";
+import { type LogEnd, reached, sameLog, takeImage } from "./capture.ts";
 import { pointAtSnapshot } from "./lineage.ts";
 import { freezeImage, type FrozenImage } from "./frozen_image.ts";
 import type { LiveDatabase } from "./live_database.ts";
@@ -28,10 +28,8 @@ export interface SnapshotDone {
 }
 
 /** A pin and the frames that must be published before the image at it may be read. */
-interface Pinned {
+interface Pinned extends LogEnd {
   readonly pin: SqliteConnection;
-  readonly at: WalPosition | null;
-  readonly frames: number;
 }
 
 interface Upload {

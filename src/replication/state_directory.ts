@@ -3,6 +3,7 @@ import { ConfigError, DatabaseError } from "../errors.ts";
 import { hexOf } from "../format/bytes.ts";
 import type { Files, Runtime } from "../runtime/types.ts";
 import { readJournal, readSmallFile, writeFileAtomically } from "./journal.ts";
+import { nameOf } from "./paths.ts";
 
 /** What a database is called and where it is. */
 export interface DatabasePath {
@@ -97,7 +98,7 @@ function makeShared(runtime: Pick<Runtime, "files" | "sha256">, database: Databa
 }
 
 function sharedDirectory(runtime: Pick<Runtime, "files" | "sha256">, database: DatabasePath, parent: string): string {
-  const fileName = database.name.slice(database.name.lastIndexOf("/") + 1);
+  const fileName = nameOf(database.name);
   // Earlier versions knew the file name only: their folder is kept by the database that it belongs to.
   const earlier = `${parent}/.walrust-${fileName}`;
   if (belongsTo(runtime, earlier, database)) return earlier;

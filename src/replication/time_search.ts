@@ -9,7 +9,7 @@
 import { IntegrityError } from "../errors.ts";
 import { renderKey } from "../format/keys.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { readHeader, type Segment } from "./history.ts";
+import { readHeader, type Segment, tryReadHeader } from "./history.ts";
 import { objectKey, type PoolObject, type ReadOptions } from "./inventory.ts";
 import { timeText } from "./plan.ts";
 
@@ -160,19 +160,15 @@ class WitnessSearch {
   /** Learns the times of some witnesses; false when one had to be left out because it cannot be read. */
   async #read(witnesses: Witness[]): Promise<boolean> {
     const unknown = [...new Set(witnesses)].filter((witness) => !this.#times.has(witness));
-    const reasons = await Promise.all(unknown.map(async (witness) => {
-      try {
-        this.#times.set(witness, await createdMsOf(this.#options, witness.object!));
-        return null;
-      } catch (error) {
-        if (error instanceof IntegrityError) return error.message;
-        throw error;
-      }
-    }));
-    unknown.forEach((witness, at) => {
-      if (reasons[at] !== null) this.#leaveOut(witness, `its header cannot be read (${reasons[at]})`);
+    const { store, root, signal } = this.#options;
+    const read = ({ object }: Witness): ReturnType<typeof tryReadHeader> =>
+      tryReadHeader(store, root, object!, { signal });
+    const headers = await Promise.all(unknown.map(read));
+    headers.forEach((header, at) => {
+      if (typeof header === "string") this.#leaveOut(unknown[at], `its header cannot be read (${header})`);
+      else this.#times.set(unknown[at], header.createdMs);
     });
-    return reasons.every((reason) => reason === null);
+    return headers.every((header) => typeof header !== "string");
   }
 
   #leaveOutliers(): void {

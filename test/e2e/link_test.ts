@@ -3,23 +3,10 @@ import assert from "node:assert/strict";
 import { renameSync, symlinkSync } from "node:fs";
 import { test } from "node:test";
 import { prove } from "./proof.ts";
-import { type Application, inScene, type Scene } from "./watch_process.ts";
+import { insertRows, openWithRows } from "./rows_table.ts";
+import { inScene, type Scene } from "./watch_process.ts";
 
 const flags = ["--wal-sync-interval", "0.1"];
-
-/** A database `name` with one table of `rows` rows, and an application that holds it open. */
-async function databaseOf(scene: Scene, name: string, rows: number): Promise<Application> {
-  const application = scene.application(scene.path(name));
-  await application.run("PRAGMA journal_mode = WAL");
-  await application.run("CREATE TABLE t(id INTEGER PRIMARY KEY, bytes BLOB)");
-  await application.run(insert(rows));
-  return application;
-}
-
-function insert(rows: number): string {
-  return `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${rows})
-    INSERT INTO t(bytes) SELECT randomblob(3900) FROM n`;
-}
 
 /** Lets `app.db` lead to `name`, in one step as deployments do it. */
 function leadTo(scene: Scene, name: string): void {
@@ -29,20 +16,20 @@ function leadTo(scene: Scene, name: string): void {
 
 test("[S32] watch: a switched link is noticed, and the history goes on in the same lineage", () =>
   inScene(async (scene) => {
-    const one = await databaseOf(scene, "v1.db", 20);
-    const two = await databaseOf(scene, "v2.db", 30);
+    const one = await openWithRows(scene, 20, scene.path("v1.db"));
+    const two = await openWithRows(scene, 30, scene.path("v2.db"));
     leadTo(scene, "v1.db");
     const watch = scene.watch(flags);
     await watch.event("snapshot");
-    await one.run(insert(5));
+    await one.run(insertRows(5));
     leadTo(scene, "v2.db");
     await watch.event("database_replaced");
-    await two.run(insert(3));
+    await two.run(insertRows(3));
     const head = scene.head();
-    await two.run(insert(3));
+    await two.run(insertRows(3));
     await scene.headBeyond(watch, head);
     // What the link no longer leads to is nothing to us.
-    await one.run(insert(50));
+    await one.run(insertRows(50));
     await Promise.all([one.quit(), two.quit()]);
     await watch.stop();
     assert.equal(watch.of("stopped").length, 1);
@@ -52,8 +39,8 @@ test("[S32] watch: a switched link is noticed, and the history goes on in the sa
 
 test("[S32] watch: a link that was switched while it did not run is a replaced database, not a new lineage", () =>
   inScene(async (scene) => {
-    await (await databaseOf(scene, "v1.db", 20)).quit();
-    await (await databaseOf(scene, "v2.db", 30)).quit();
+    await (await openWithRows(scene, 20, scene.path("v1.db"))).quit();
+    await (await openWithRows(scene, 30, scene.path("v2.db"))).quit();
     leadTo(scene, "v1.db");
     const first = scene.watch(flags);
     await first.event("snapshot");
@@ -69,7 +56,7 @@ test("[S32] watch: a link that was switched while it did not run is a replaced d
 
 test("[S32] [S31] watch: a link switched to what cannot be replicated is trouble until it can", () =>
   inScene(async (scene) => {
-    const one = await databaseOf(scene, "v1.db", 20);
+    const one = await openWithRows(scene, 20, scene.path("v1.db"));
     const two = scene.application(scene.path("v2.db"));
     await two.run("CREATE TABLE t(id INTEGER PRIMARY KEY, bytes BLOB)");
     leadTo(scene, "v1.db");
@@ -78,7 +65,7 @@ test("[S32] [S31] watch: a link switched to what cannot be replicated is trouble
     leadTo(scene, "v2.db");
     assert.equal((await watch.event("waiting")).trouble, true);
     await two.run("PRAGMA journal_mode = WAL");
-    await two.run(insert(3));
+    await two.run(insertRows(3));
     await watch.event("database_replaced");
     await Promise.all([one.quit(), two.quit()]);
     await watch.stop();

@@ -5,6 +5,7 @@ import process from "node:process";
 import { test } from "node:test";
 import { listKeys } from "./bucket.ts";
 import { type Proof, prove } from "./proof.ts";
+import { insertRows, openWithRows } from "./rows_table.ts";
 import {
   type Application,
   eagerFlags,
@@ -17,20 +18,6 @@ import {
 } from "./watch_process.ts";
 
 const quietFlags = ["--wal-sync-interval", "0.1", "--on-startup", "false"];
-
-/** An application with a table `t(id, bytes)` of `rows` rows of a page each, in WAL mode. */
-async function openApplication(scene: Scene, rows: number = 20): Promise<Application> {
-  const application = scene.application();
-  await application.run("PRAGMA journal_mode = WAL");
-  await application.run("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, bytes BLOB)");
-  await application.run(insert(rows));
-  return application;
-}
-
-function insert(rows: number): string {
-  return `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${rows})
-    INSERT INTO t(bytes) SELECT randomblob(3900) FROM n`;
-}
 
 /** Resolves when nothing new was published for several polls. */
 async function settled(scene: Scene, watch: WatchProcess): Promise<bigint> {
@@ -50,7 +37,7 @@ async function endAndProve(scene: Scene, watch: WatchProcess, application?: Appl
 
 test("[S20] [S22] watch: RESTART and TRUNCATE by the application after every commit lose nothing", () =>
   inScene(async (scene) => {
-    const application = await openApplication(scene);
+    const application = await openWithRows(scene, 20);
     const watch = scene.watch();
     await watch.event("started");
     await application.run("PRAGMA busy_timeout = 0");
@@ -65,7 +52,7 @@ test("[S20] [S22] watch: RESTART and TRUNCATE by the application after every com
 
 test("[S21] watch: RESTART and no write after ships nothing twice, also after a restart of watch", () =>
   inScene(async (scene) => {
-    const application = await openApplication(scene);
+    const application = await openWithRows(scene, 20);
     const watch = scene.watch(quietFlags);
     const head = await settled(scene, watch);
     await application.run("PRAGMA busy_timeout = 0");
@@ -83,12 +70,12 @@ test("[S21] watch: RESTART and no write after ships nothing twice, also after a 
 
 test("[S23] watch: the last close of the application leaves the WAL to us; the next one goes on", () =>
   inScene(async (scene) => {
-    const application = await openApplication(scene);
+    const application = await openWithRows(scene, 20);
     const watch = scene.watch(quietFlags);
     await settled(scene, watch);
     for (let round = 0; round < 5; round++) {
       const next = round === 0 ? application : scene.application();
-      await next.run(insert(5));
+      await next.run(insertRows(5));
       await next.quit();
       assert.ok(existsSync(`${scene.db}-wal`), "the pin keeps the WAL");
     }
@@ -97,7 +84,7 @@ test("[S23] watch: the last close of the application leaves the WAL to us; the n
 
 test("[S25] watch: a checkpoint while we were down is answered by a small difference in the same lineage", () =>
   inScene(async (scene) => {
-    const application = await openApplication(scene, 2000);
+    const application = await openWithRows(scene, 2000);
     const watch = scene.watch(quietFlags);
     const head = await settled(scene, watch);
     await watch.stop();
@@ -113,7 +100,7 @@ test("[S25] watch: a checkpoint while we were down is answered by a small differ
 
 test("[S26] watch: a foreign long reader stops no delta, and rollovers come back after it", () =>
   inScene(async (scene) => {
-    const application = await openApplication(scene);
+    const application = await openWithRows(scene, 20);
     const reader = scene.application();
     await reader.run("BEGIN");
     await reader.run("SELECT count(*) FROM t");
@@ -122,7 +109,7 @@ test("[S26] watch: a foreign long reader stops no delta, and rollovers come back
     const cpuBefore = cpuSeconds(watch.child.pid!);
     for (let round = 0; round < 30; round++) {
       const head = scene.head();
-      await application.run(insert(40));
+      await application.run(insertRows(40));
       if (round % 10 === 0) await scene.headBeyond(watch, head);
     }
     await sleep(1500);
@@ -135,7 +122,7 @@ test("[S26] watch: a foreign long reader stops no delta, and rollovers come back
     // Going on: a quiet database would be let go instead, and its WAL left to the application.
     for (const endMs = Date.now() + patienceMs; watch.of("rollover").length === before;) {
       assert.ok(Date.now() < endMs, "no rollover after the reader has gone");
-      await application.run(insert(20));
+      await application.run(insertRows(20));
       await sleep(50);
     }
     await reader.quit();
@@ -151,21 +138,21 @@ function cpuSeconds(pid: number): number | null {
 
 test("[S27] watch: an application that holds the write lock for long delays rollovers only", () =>
   inScene(async (scene) => {
-    const application = await openApplication(scene, 1500);
+    const application = await openWithRows(scene, 1500);
     const watch = scene.watch();
     await watch.event("started");
     await application.run("BEGIN IMMEDIATE");
-    await application.run(insert(300));
+    await application.run(insertRows(300));
     await sleep(1500);
     await application.run("COMMIT");
-    await application.run(insert(10));
+    await application.run(insertRows(10));
     await settled(scene, watch);
     await endAndProve(scene, watch, application);
   }));
 
 test("[S31] watch: journal_mode switched to DELETE and back; latest is the source again", () =>
   inScene(async (scene) => {
-    const application = await openApplication(scene);
+    const application = await openWithRows(scene, 20);
     const watch = scene.watch(quietFlags);
     await settled(scene, watch);
     // While we hold a connection SQLite refuses the switch; an idle database is let go after some seconds.
@@ -180,11 +167,11 @@ test("[S31] watch: journal_mode switched to DELETE and back; latest is the sourc
       if (!isDone) await sleep(100);
     }
     assert.ok(isDone, "an idle database is not held open");
-    await application.run(insert(5));
+    await application.run(insertRows(5));
     await sleep(500);
     await application.run("PRAGMA busy_timeout = 5000");
     assert.ok(await switched("WAL"));
-    await application.run(insert(5));
+    await application.run(insertRows(5));
     const wasRefused = await Promise.race([watch.ended.then(() => true), sleep(1000).then(() => false)]);
     if (wasRefused) {
       assert.equal(watch.ending?.code, 3, watch.stderr);
@@ -198,7 +185,7 @@ test("[S31] watch: journal_mode switched to DELETE and back; latest is the sourc
 
 test("[S33] watch: VACUUM in place becomes one delta and is restored byte for byte", () =>
   inScene(async (scene) => {
-    const application = await openApplication(scene, 600);
+    const application = await openWithRows(scene, 600);
     const watch = scene.watch(quietFlags);
     await settled(scene, watch);
     await application.run("DELETE FROM t WHERE id % 3 <> 0");
@@ -214,12 +201,12 @@ test("[S33] watch: VACUUM in place becomes one delta and is restored byte for by
 
 test("[S35] watch: many short-lived writers, each closing last, lose nothing", () =>
   inScene(async (scene) => {
-    await (await openApplication(scene)).quit();
+    await (await openWithRows(scene, 20)).quit();
     const watch = scene.watch(["--wal-sync-interval", "0.3"]);
     await watch.event("started");
     for (let round = 0; round < 20; round++) {
       const application = scene.application();
-      await application.run(insert(1 + round % 4));
+      await application.run(insertRows(1 + round % 4));
       await application.quit();
       if (round % 6 === 5) await sleep(400);
     }
@@ -228,7 +215,7 @@ test("[S35] watch: many short-lived writers, each closing last, lose nothing", (
 
 test("[S36] [S121] watch: an idle database publishes nothing; a writer between two polls is noticed", () =>
   inScene(async (scene) => {
-    await (await openApplication(scene)).quit();
+    await (await openWithRows(scene, 20)).quit();
     const watch = scene.watch(["--wal-sync-interval", "0.5"]);
     const head = await settled(scene, watch);
     // Beyond two quiet seconds the database is let go: no WAL is left beside it.
@@ -239,7 +226,7 @@ test("[S36] [S121] watch: an idle database publishes nothing; a writer between t
     for (let round = 0; round < 3; round++) {
       const seen = scene.head();
       const application = scene.application();
-      await application.run(insert(1));
+      await application.run(insertRows(1));
       await application.quit();
       await scene.headBeyond(watch, seen);
       if (round === 1) await sleep(2500);
@@ -250,7 +237,7 @@ test("[S36] [S121] watch: an idle database publishes nothing; a writer between t
 
 test("[S118] watch: the first commits after rollovers restart the WAL while snapshots read; every snapshot is its seq", () =>
   inScene(async (scene) => {
-    const application = await openApplication(scene, 800);
+    const application = await openWithRows(scene, 800);
     const watch = scene.watch([
       ...["--wal-sync-interval", "0.1", "--checkpoint-interval", "0.1", "--min-checkpoint-pages", "1"],
       ...["--snapshot-interval", "1"],
