@@ -15,7 +15,7 @@ export function readersOf(
   path: string,
 ): string[] {
   const shm = files.stat(path) === null ? null : files.stat(`${files.realPath(path)}-shm`);
-  const locks = process.readText("/proc/locks");
+  const locks = readProc(process, "/proc/locks");
   if (shm === null || locks === null) return [];
   const pids = new Set<number>();
   for (const line of locks.split("\n")) {
@@ -24,7 +24,16 @@ export function readersOf(
     if (inode === String(shm.inode) && overlaps && Number(pid) !== process.pid) pids.add(Number(pid));
   }
   return [...pids].map((pid) => {
-    const name = process.readText(`/proc/${pid}/comm`)?.trim();
+    const name = readProc(process, `/proc/${pid}/comm`)?.trim();
     return name ? `${printable(name)} (pid ${pid})` : `pid ${pid}`;
   });
+}
+
+/** Null also where reading fails: who just ended (ESRCH), or what a sandbox hides, is no reason to end a watch. */
+function readProc(process: Pick<Process, "readText">, path: string): string | null {
+  try {
+    return process.readText(path);
+  } catch {
+    return null;
+  }
 }

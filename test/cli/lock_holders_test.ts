@@ -37,6 +37,17 @@ test("readersOf: who holds a read mark; not ourselves, not other bytes, not othe
   assert.deepEqual(reader({}), [], "no such file elsewhere");
 });
 
+test("readersOf: what cannot be read of the kernel ends nothing", () => {
+  const stat = files.stat(process.execPath)!;
+  const linked = { realPath: (path: string) => path, stat: () => ({ ...stat, inode: 77n }) };
+  const failing = (hidden: string) => (path: string): string => {
+    if (path === hidden) throw Object.assign(new Error(`ESRCH: ${path}`), { code: "ESRCH" });
+    return "1: POSIX  ADVISORY  READ 11 fd:01:77 124 124\n";
+  };
+  assert.deepEqual(readersOf({ pid: 10, readText: failing("/proc/11/comm") }, linked, "/app.db"), ["pid 11"]);
+  assert.deepEqual(readersOf({ pid: 10, readText: failing("/proc/locks") }, linked, "/app.db"), []);
+});
+
 test("[S26] readersOf: the process whose transaction keeps a checkpoint partial is named", {
   skip: process.platform === "linux" ? false : "only Linux says who holds a lock",
 }, () =>
