@@ -1,7 +1,8 @@
 /**
  * Watching many databases: memory and processor time while nothing changes, requests to the bucket meanwhile, and the
- * lag from a commit to its delta in the bucket at one commit a second each. `--databases 1,100`, `--seconds 20`,
- * `--subjects …` and `--built` as in bench_subject.ts, `--s3` (counts requests), `--directory D`.
+ * lag from a commit to its delta in the bucket at one commit a second each. `--databases 1,100`, `--seconds 20` for each
+ * measurement, `--settle 60` seconds before the first (runtimes go on compiling and collecting for a while after the
+ * start), `--subjects …` and `--built` as in bench_subject.ts, `--s3` (counts requests), `--directory D`.
  */
 import { mkdirSync } from "node:fs";
 import process from "node:process";
@@ -14,6 +15,7 @@ const { values } = parseArgs({
   options: {
     databases: { type: "string", default: "1,100" },
     seconds: { type: "string", default: "20" },
+    settle: { type: "string", default: "60" },
     subjects: { type: "string" },
     s3: { type: "boolean", default: false },
     built: { type: "boolean", default: false },
@@ -21,8 +23,6 @@ const { values } = parseArgs({
   },
 });
 const seconds = Number(values.seconds);
-/** Databases that were quiet this long are let go of. */
-const settleMs = 6000;
 
 /** From a commit to the arrival of the first delta sealed after it. */
 function lag(committedMs: number, deltas: readonly Delta[]): number {
@@ -42,7 +42,7 @@ async function measure(
   await new MeteredChild(loadWords("many", "1", ...paths)).ended;
   const bucket = await store.bucket(`watch-${subject.name}-${count}`);
   const watch = await subject.watch(paths, bucket, store);
-  await pause(settleMs);
+  await pause(Number(values.settle) * 1000);
   const [before, requests] = [watch.use(), store.requests()];
   const begun = performance.now();
   await pause(seconds * 1000);
