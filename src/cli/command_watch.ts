@@ -114,6 +114,8 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
       return ["the database file was replaced by another", true];
     case "sync_failed":
       return [`sync failed, again in ${formatDuration(event.retryMs)}: ${printable(messageOf(event.error))}`, true];
+    case "fenced":
+      return ["another walrust replicates to this place now; what was not published stays here", true];
     case "stopped":
       return [`stopped at seq ${event.seq}`, false];
     case "failed":

@@ -35,6 +35,7 @@ import { type SnapshotDone, SnapshotTask } from "./snapshot_task.ts";
 import { Spool } from "./spool.ts";
 import { machineName } from "./state_directory.ts";
 import { Stream } from "./stream.ts";
+import { momentOf } from "./writer_check.ts";
 
 /** Databases up to this size, in bytes, are not held open while they are quiet. */
 const idleSizeMax = 256 * 1024 * 1024;
@@ -282,6 +283,7 @@ export class DatabaseEngine {
     const spool = new Spool(runtime.files, `${this.directory}/spool`);
     const destination = `${store.location}/${root}`;
     const machine = machineName(runtime);
+    const ownerSeen = momentOf(runtime.clock);
     const resumed = await resumeLineage({
       store,
       root,
@@ -293,7 +295,8 @@ export class DatabaseEngine {
       machine,
       pageSize: live.pageSize,
     });
-    const shared = { path, root, destination, directory: this.directory, machine, store, runtime, spool, emit };
+    const { directory } = this;
+    const shared = { path, root, destination, directory, machine, store, runtime, spool, emit, ownerSeen };
     if ("reason" in resumed) {
       if (this.#firstPutAttempts > 0) throw takenOver(root, resumed.reason);
       await this.#beginLineage(live, shared, resumed.reason, resumed.expected);
@@ -578,6 +581,7 @@ export class DatabaseEngine {
     const firstPut = this.#stream !== null && isFenced(error) && !this.#stream.confirmedAny;
     if (firstPut && this.#firstPutAttempts < firstPutAttemptsMax) this.#firstPutAttempts++;
     else if (!this.#everStarted || !isTransient(error)) {
+      if (isFenced(error)) this.#parts.emit({ kind: "fenced", path: this.#parts.path, error });
       await this.#close("failed").catch(() => undefined);
       this.#stopped = true;
       this.#schedule.reject(error);

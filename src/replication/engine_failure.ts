@@ -6,6 +6,19 @@ export function isFenced(error: unknown): boolean {
   return error instanceof IntegrityError && error.code === "fenced";
 }
 
+/** The error of a writer whose pointer is gone: not another writer, the engine begins again from what is left. */
+export function stateMissing(root: string): StorageError {
+  return new StorageError("StateMissing", `${root}state.json is gone: the bucket was emptied or is another one`, {
+    hint: "walrust begins a new lineage; objects that are left stay as they are",
+    data: { root },
+  });
+}
+
+/** True for errors that no further try of the same object can mend. */
+export function endsWriting(error: unknown): boolean {
+  return isFenced(error) || (error instanceof StorageError && error.code === "StateMissing");
+}
+
 /** Disk, SQLite and network trouble pass; integrity and our own bugs do not. */
 export function isTransient(error: unknown): boolean {
   if (error instanceof WalrustError) return error.kind === "database" || error.kind === "storage";

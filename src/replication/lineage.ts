@@ -13,6 +13,7 @@ import {
 import { lineagePrefix, parseKey, renderKey, seqHex } from "../format/keys.ts";
 import { getBytes, type ObjectInfo, type ObjectStore } from "../storage/object_store.ts";
 import { version } from "../version.ts";
+import { stateMissing } from "./engine_failure.ts";
 
 const stateSizeMax = 64 * 1024;
 const swapAttemptsMax = 5;
@@ -66,14 +67,17 @@ async function swapState(
   }
 }
 
-/** The error of a writer that finds another one in its place. */
-export function fenced(root: string, lineage: string, other: string): IntegrityError {
-  return new IntegrityError(
+/** Throws `IntegrityError` (`fenced`) when another lineage is active or claimed, `StorageError` when none is. */
+export function assertOwner(state: StateDocument, root: string, lineage: string): void {
+  const owner = state.claim ?? state.lineageId;
+  if (owner === lineage) return;
+  if (owner === null) throw stateMissing(root);
+  throw new IntegrityError(
     "fenced",
-    `another writer took over ${root}: lineage ${other} is active, ours is ${lineage}`,
+    `another writer took over ${root}: lineage ${owner} is active, ours is ${lineage}`,
     {
       hint: "only one walrust may write to a prefix: stop one of them, or give each its own prefix",
-      data: { root, lineage, other },
+      data: { root, lineage, other: owner },
     },
   );
 }
@@ -146,8 +150,7 @@ export async function pointAtSnapshot(
 ): Promise<void> {
   const { lineage } = snapshot;
   await swapState(store, root, (state) => {
-    const owner = state.claim ?? state.lineageId;
-    if (owner !== lineage) throw fenced(root, lineage, owner ?? "none");
+    assertOwner(state, root, lineage);
     return {
       lineageId: lineage,
       claim: null,

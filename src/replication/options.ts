@@ -50,4 +50,5 @@ export type EngineEvent =
   | { kind: "wal_size_exceeded"; path: string; frames: number }
   | { kind: "database_replaced"; path: string }
   | { kind: "sync_failed"; path: string; error: unknown; retryMs: number }
+  | { kind: "fenced"; path: string; error: unknown }
   | { kind: "stopped"; path: string; seq: bigint };

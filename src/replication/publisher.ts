@@ -5,6 +5,7 @@
 import { IntegrityError, PreconditionError } from "../errors.ts";
 import type { Clock, Random } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
+import { endsWriting } from "./engine_failure.ts";
 import { objectInMemoryMax, type Sealed } from "./sealed.ts";
 import type { Spool } from "./spool.ts";
 
@@ -33,6 +34,7 @@ export class Publisher {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #events: PublisherEvents;
+  readonly #mayWrite: () => Promise<void>;
   #queue: Waiting[] = [];
   #running: Promise<void> | null = null;
   #failures = 0;
@@ -40,12 +42,23 @@ export class Publisher {
   #fatal: unknown = null;
   #progress: (() => void)[] = [];
 
-  constructor(parts: { store: ObjectStore; spool: Spool; clock: Clock; random: Random; events: PublisherEvents }) {
+  /** `mayWrite` is awaited before each object; it throws when another writer has our place. */
+  constructor(
+    parts: {
+      store: ObjectStore;
+      spool: Spool;
+      clock: Clock;
+      random: Random;
+      events: PublisherEvents;
+      mayWrite: () => Promise<void>;
+    },
+  ) {
     this.#store = parts.store;
     this.#spool = parts.spool;
     this.#clock = parts.clock;
     this.#random = parts.random;
     this.#events = parts.events;
+    this.#mayWrite = parts.mayWrite;
   }
 
   /** True when everything sealed is in the bucket. */
@@ -92,10 +105,11 @@ export class Publisher {
     while (this.#queue.length > 0 && this.#fatal === null) {
       const { sealed } = this.#queue[0];
       try {
+        await this.#mayWrite();
         await this.#put(sealed);
       } catch (error) {
-        if (error instanceof PreconditionError) {
-          this.#fatal = conflict(sealed, error);
+        if (error instanceof PreconditionError || endsWriting(error)) {
+          this.#fatal = error instanceof PreconditionError ? conflict(sealed, error) : error;
           return;
         }
         const retryMs = Math.min(backoffMaxMs, backoffFirstMs * 2 ** this.#failures++) * (0.5 + this.#random.number());

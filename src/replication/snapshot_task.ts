@@ -6,6 +6,7 @@ import { WalrustError } from "../errors.ts";
 import type { Runtime, SqliteConnection } from "../runtime/types.ts";
 import { type LogEnd, reached, sameLog, takeImage } from "./capture.ts";
 import { pointAtSnapshot } from "./lineage.ts";
+import { endsWriting } from "./engine_failure.ts";
 import { freezeImage, type FrozenImage } from "./frozen_image.ts";
 import type { LiveDatabase } from "./live_database.ts";
 import type { EngineEvent } from "./options.ts";
@@ -106,7 +107,7 @@ export class SnapshotTask {
       return finished.done;
     }
     const { error } = finished;
-    if (error instanceof WalrustError && error.kind === "integrity") throw error;
+    if (endsWriting(error) || (error instanceof WalrustError && error.kind === "integrity")) throw error;
     const retryMs = Math.min(retryMaxMs, retryFirstMs * 2 ** this.#failures++);
     this.#retryAt = this.#runtime.clock.monotonic() + retryMs;
     this.#emit({ kind: "sync_failed", path: this.#live.path, error, retryMs });

@@ -16,6 +16,7 @@ import { Publisher } from "./publisher.ts";
 import type { Head } from "./resume.ts";
 import { objectInMemoryMax, sealBridge, sealDelta, type Sealed, type SealTarget } from "./sealed.ts";
 import type { Spool } from "./spool.ts";
+import { type Moment, WriterCheck } from "./writer_check.ts";
 
 /**
  * What keeps a sealed delta until it is confirmed: the frames in the WAL under our pin, the spool, or memory alone, for
@@ -36,6 +37,8 @@ export interface StreamParts {
   readonly index: PageIndex;
   readonly spool: Spool;
   readonly emit: (event: EngineEvent) => void;
+  /** When `state.json` was read that made us the writer. */
+  readonly ownerSeen: Moment;
 }
 
 /** See the top of this file. */
@@ -70,6 +73,7 @@ export class Stream {
         confirmed: (sealed, lagMs) => this.#confirmed(sealed, lagMs),
         failed: (_, error, retryMs) => parts.emit({ kind: "sync_failed", path: parts.path, error, retryMs }),
       },
+      mayWrite: new WriterCheck(parts).mayWrite,
     });
   }
 

@@ -198,7 +198,7 @@ export class Scene {
   readonly path: string = `${this.directory}/app.db`;
   /** The state directory. */
   readonly state: string = `${this.directory}/.walrust-app.db`;
-  readonly store: MemoryStore = new MemoryStore();
+  readonly store: MemoryStore;
   readonly clock: SkippingClock = new SkippingClock();
   readonly events: EngineEvent[] = [];
   readonly options: EngineOptions;
@@ -207,8 +207,10 @@ export class Scene {
   app: DatabaseSync;
   #restores = 0;
 
-  constructor(options: Partial<EngineOptions> & { pageSize?: number } = {}) {
-    const { pageSize = 4096, ...rest } = options;
+  /** Scenes that share a `store` are hosts that write to one bucket. */
+  constructor(options: Partial<EngineOptions> & { pageSize?: number; store?: MemoryStore } = {}) {
+    const { pageSize = 4096, store = new MemoryStore(), ...rest } = options;
+    this.store = store;
     this.options = { ...defaults, ...rest };
     this.app = new DatabaseSync(this.path);
     this.app.exec(`PRAGMA page_size = ${pageSize}`);

@@ -19,6 +19,7 @@ class Bench {
   readonly #index: PageIndex;
   /** Called before each PUT. */
   fault: (key: string) => void | Promise<void> = () => {};
+  mayWrite: () => Promise<void> = () => Promise.resolve();
   onConfirmed: () => void = () => {};
   onFailed: () => void = () => {};
 
@@ -47,6 +48,7 @@ class Bench {
           this.onFailed();
         },
       },
+      mayWrite: () => this.mayWrite(),
     });
   }
 
