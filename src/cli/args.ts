@@ -89,6 +89,31 @@ export function secondsAsMs(minMs: number): (value: string, flag: string) => num
   };
 }
 
+const byteUnits: Readonly<Record<string, number>> = {
+  "": 1,
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  K: 1024,
+  M: 1024 ** 2,
+  G: 1024 ** 3,
+  T: 1024 ** 4,
+  KIB: 1024,
+  MIB: 1024 ** 2,
+  GIB: 1024 ** 3,
+  TIB: 1024 ** 4,
+};
+
+/** A size in bytes, such as `500MB`, `1GiB` or `1G` (the same) or a plain number. */
+export function byteSize(value: string, flag: string): number {
+  const match = /^(\d+(?:\.\d+)?) ?([A-Za-z]*)$/.exec(value);
+  const unit = match === null ? undefined : byteUnits[match[2].toUpperCase()];
+  const bytes = unit === undefined ? NaN : Math.round(Number(match![1]) * unit);
+  return bytes <= Number.MAX_SAFE_INTEGER ? bytes : refuse(flag, value, "a size such as 500MB, 1GiB or 1048576");
+}
+
 /** One of the words given. */
 export function oneOf<T extends string>(...words: T[]): (value: string, flag: string) => T {
   return (value, flag) => words.find((word) => word === value) ?? refuse(flag, value, `one of ${words.join(", ")}`);

@@ -110,6 +110,14 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
         `the WAL has grown to ${count(event.frames, "frame")}: a reader or writer keeps it from being reset`,
         true,
       ];
+    case "spool_full":
+      return [
+        `the spool is full (${formatBytes(event.bytes)}${
+          event.reason === "disk" ? ", little is free on its disk" : ""
+        }): ` +
+        "the WAL keeps what follows and grows until the bucket can be reached",
+        true,
+      ];
     case "database_replaced":
       return ["the database file was replaced by another", true];
     case "sync_failed":

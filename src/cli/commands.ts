@@ -1,5 +1,5 @@
 /** Every command: its arguments, options and help. The module that does the work is loaded only when it is called. */
-import { oneOf, secondsAsMs, sequenceNumber, sharedOptions, text, truth, wholeNumber } from "./args.ts";
+import { byteSize, oneOf, secondsAsMs, sequenceNumber, sharedOptions, text, truth, wholeNumber } from "./args.ts";
 import type { CommandModule } from "./context.ts";
 import type { CommandSpec, OptionSpec, ProgramSpec } from "./parser.ts";
 import { version } from "../version.ts";
@@ -60,6 +60,20 @@ export const commands: readonly CommandEntry[] = [
         description: "WAL pages beyond which a checkpoint is tried at every sync",
         parse: wholeNumber(1),
         fallback: 121_359,
+      },
+      {
+        flags: "--spool-max-size <size>",
+        description: "what may be kept on disk while the bucket cannot be reached; beyond it the WAL grows",
+        parse: byteSize,
+        fallback: 1024 ** 3,
+        fallbackText: "1GiB",
+      },
+      {
+        flags: "--min-free-space <size>",
+        description: "disk space that is left to others then",
+        parse: byteSize,
+        fallback: 128 * 1024 ** 2,
+        fallbackText: "128MiB",
       },
       stateDirectory,
       { flags: "--wait", description: "wait for databases that are absent, empty, locked or not in WAL mode yet" },

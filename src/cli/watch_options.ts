@@ -15,6 +15,8 @@ export function watchOptionsOf(options: Record<string, unknown>, process: Proces
     checkpointIntervalMs: number("checkpointInterval", 60_000),
     minCheckpointPages: number("minCheckpointPages", 1000),
     walTruncateThresholdPages: number("walTruncateThreshold", 121_359),
+    spoolSizeMax: number("spoolMaxSize", 1024 ** 3),
+    freeSpaceMin: number("minFreeSpace", 128 * 1024 ** 2),
     stateDirectory: typeof options.stateDir === "string" ? options.stateDir : null,
     fallbackStateDirectory: userStateDirectory(process),
     waitForDatabase: options.wait === true,

@@ -223,7 +223,7 @@ function report(call: WatchCall, event: WatchEvent): void {
 }
 
 function severityOf(event: WatchEvent): "error" | "warning" | "debug" {
-  if (event.kind === "failed" || event.kind === "wal_size_exceeded") return "error";
+  if (["failed", "fenced", "wal_size_exceeded", "spool_full"].includes(event.kind)) return "error";
   return event.kind === "sync_failed" || (event.kind === "waiting" && event.trouble) ? "warning" : "debug";
 }
 

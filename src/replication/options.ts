@@ -17,7 +17,9 @@ export interface EngineOptions {
   /** A delta is cut at the first commit that reaches this many bytes of pages. */
   readonly batchSizeMax?: number;
   /** The spool takes no more than this, bytes. */
-  readonly spoolSizeMax?: number;
+  readonly spoolSizeMax: number;
+  /** The spool leaves this much free on its file system, bytes. */
+  readonly freeSpaceMin: number;
 }
 
 /** What happens to one database. */
@@ -48,6 +50,14 @@ export type EngineEvent =
   | { kind: "rollover"; path: string; barrier: boolean; frames: number; heldMs: number }
   | { kind: "barrier_in_vain"; path: string; heldMs: number }
   | { kind: "wal_size_exceeded"; path: string; frames: number }
+  | {
+    kind: "spool_full";
+    path: string;
+    /** What the spool holds. */
+    bytes: number;
+    /** `limit`: it may not take more; `disk`: little is left there. */
+    reason: "limit" | "disk";
+  }
   | { kind: "database_replaced"; path: string }
   | { kind: "sync_failed"; path: string; error: unknown; retryMs: number }
   | { kind: "fenced"; path: string; error: unknown }

@@ -24,7 +24,6 @@ const lockedWaitMs = 8;
 const lockedTriesMax = 10_000;
 const eagerIntervalMs = 1000;
 const pauseMaxMs = 10_000;
-const defaultSpoolSizeMax = 1024 * 1024 * 1024;
 
 /** Rollovers of one open database. */
 export class Rollover {
@@ -40,6 +39,7 @@ export class Rollover {
   /** Grows while a foreign reader keeps checkpoints from finishing. */
   #pauseMs = 0;
   #warned = false;
+  #isSpoolFull = false;
   #lastLog = -1;
 
   constructor(
@@ -175,8 +175,8 @@ export class Rollover {
 
   /** Spools everything, takes the write lock, spools the rest, and rolls over while nobody can commit. */
   async #withBarrier(): Promise<void> {
-    const { parts, publisher } = this.#stream;
-    if (parts.spool.size >= (this.#options.spoolSizeMax ?? defaultSpoolSizeMax)) return;
+    const { publisher } = this.#stream;
+    if (this.#spoolFull()) return;
     this.#next = null;
     const lock = this.#live.openWritable();
     let checkpointer: SqliteConnection | null = null;
@@ -218,6 +218,19 @@ export class Rollover {
         this.#live.dropPreparedPins();
       }
     }
+  }
+
+  /** True when the spool may not take what the WAL holds: then the WAL keeps it, and somebody must hear of it. */
+  #spoolFull(): boolean {
+    const { spool } = this.#stream.parts;
+    const { spoolSizeMax, freeSpaceMin } = this.#options;
+    const bytes = (this.#size - this.#frames) * this.#live.pageSize;
+    const reason = spool.full(bytes, { sizeMax: spoolSizeMax, freeMin: freeSpaceMin });
+    if (reason !== null && !this.#isSpoolFull) {
+      this.#emit({ kind: "spool_full", path: this.#live.path, bytes: spool.size, reason });
+    }
+    this.#isSpoolFull = reason !== null;
+    return reason !== null;
   }
 
   #rollUnderLock(checkpointer: SqliteConnection, lock: SqliteConnection): void {

@@ -10,6 +10,14 @@ import { objectInMemoryMax, type Sealed } from "./sealed.ts";
 
 const suffix = ".hadbp";
 
+/** How much a spool may take, bytes. */
+export interface SpoolLimits {
+  /** Of all its objects. */
+  readonly sizeMax: number;
+  /** What must stay free on its file system. */
+  readonly freeMin: number;
+}
+
 /** The spool directory of one database. */
 export class Spool {
   readonly #files: Files;
@@ -29,6 +37,12 @@ export class Spool {
   /** Bytes in the spool. */
   get size(): number {
     return this.seqs().reduce((sum, seq) => sum + (this.#files.stat(this.#path(seq))?.size ?? 0), 0);
+  }
+
+  /** Why `bytes` more must not be put here; `null` when there is room. */
+  full(bytes: number, limits: SpoolLimits): "limit" | "disk" | null {
+    if (this.size + bytes > limits.sizeMax) return "limit";
+    return this.#files.freeBytes(this.#directory) - bytes < limits.freeMin ? "disk" : null;
   }
 
   /** Seqs in the spool, ascending. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { oneOf, secondsAsMs, sequenceNumber, text, truth, url, wholeNumber } from "../../src/cli/args.ts";
+import { byteSize, oneOf, secondsAsMs, sequenceNumber, text, truth, url, wholeNumber } from "../../src/cli/args.ts";
 import { ConfigError } from "../../src/errors.ts";
 
 test("option values: accepted words and what they mean", () => {
@@ -8,6 +8,9 @@ test("option values: accepted words and what they mean", () => {
   assert.equal(secondsAsMs(10)("1", "--x"), 1000);
   assert.equal(secondsAsMs(0)("0", "--x"), 0);
   assert.equal(wholeNumber(1, 64)("64", "--x"), 64);
+  for (const [text, bytes] of [["0", 0], ["1024", 1024], ["500MB", 5e8], ["1.5 GiB", 1.5 * 2 ** 30], ["2g", 2 ** 31]]) {
+    assert.equal(byteSize(text as string, "--x"), bytes);
+  }
   assert.equal(sequenceNumber("9007199254740993", "--x"), 9007199254740993n);
   assert.equal(truth("true", "--x"), true);
   assert.equal(truth("false", "--x"), false);
@@ -19,6 +22,7 @@ test("option values: accepted words and what they mean", () => {
 test("option values: refused words [S89]", () => {
   const refused: [(value: string, flag: string) => unknown, string[]][] = [
     [secondsAsMs(10), ["", "0", "-1", "1s", "NaN", "Infinity", "1e3", "0.001", "99999999999"]],
+    [byteSize, ["", "-1", "1GX", "GiB", "1e3", "9000000TiB", "1,5GB"]],
     [wholeNumber(1, 64), ["", "0", "65", "-1", "1.5", "0x10", " 1"]],
     [sequenceNumber, ["", "0", "-1", "1.0", "18446744073709551616", "0x1"]],
     [truth, ["", "yes", "1", "TRUE"]],

@@ -185,6 +185,8 @@ const defaults: EngineOptions = {
   minCheckpointPages: 1000,
   walTruncateThresholdPages: 100_000,
   waitForDatabase: false,
+  spoolSizeMax: 2 ** 30,
+  freeSpaceMin: 0,
 };
 
 /** How a watch of the scene's database runs: with its state beside it, or below a directory. */
@@ -235,7 +237,7 @@ export class Scene {
   }
 
   /** A new process with the same disk; `wrap` stands between it and the bucket. */
-  start(wrap: (store: ObjectStore) => ObjectStore = (store) => store, user: { uid?: number } = {}): void {
+  start(wrap: (store: ObjectStore) => ObjectStore = (store) => store, machine: Partial<Files> = {}): void {
     this.life = new Life();
     const runtime = this.life.runtime(this.clock);
     this.engine = new DatabaseEngine({
@@ -243,7 +245,7 @@ export class Scene {
       root,
       directory: this.state,
       store: wrap(this.life.connect(this.store)),
-      runtime: { ...runtime, files: { ...runtime.files, ...user } },
+      runtime: { ...runtime, files: { ...runtime.files, ...machine } },
       options: this.options,
       emit: (event) => this.events.push(event),
     });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { DatabaseError, StorageError } from "../../src/errors.ts";
@@ -535,6 +535,52 @@ test(
     await scene.prove();
   },
 );
+
+for (const full of ["limit", "disk"] as const) {
+  test(
+    `[S37] [S60] DatabaseEngine: a spool that is full (${full}) is said once; the WAL keeps the rest, then all arrives`,
+    {
+      timeout,
+    },
+    async () => {
+      const limits = full === "limit" ? { spoolSizeMax: 1_500_000 } : { freeSpaceMin: 1000 };
+      const scene = new Scene({ minCheckpointPages: 10, checkpointIntervalMs: 1000, ...limits });
+      let [down, free] = [false, 1e9];
+      scene.start(
+        (store) =>
+          wrapStore(store, {
+            put: (key, body, options) => down ? Promise.reject(outage()) : store.put(key, body, options),
+          }),
+        { freeBytes: () => free },
+      );
+      await scene.sync();
+      down = true;
+      const spool = `${scene.state}/spool`;
+      for (let i = 0; i < 90; i++) {
+        scene.commit(100);
+        if (i === 45 && full === "disk") free = 0;
+        scene.clock.skip(1000);
+        for (let step = 0; step < 4; step++) await scene.engine.step();
+      }
+      assert.equal(scene.of("spool_full").length, 1);
+      assert.equal(scene.of("spool_full")[0].reason, full);
+      const kept = readdirSync(spool);
+      assert.ok(kept.length > 0, "the spool was used");
+      scene.commit(200);
+      scene.clock.skip(1000);
+      for (let step = 0; step < 4; step++) await scene.engine.step();
+      assert.deepEqual(readdirSync(spool), kept, "and takes nothing more");
+      [down, free] = [false, 1e9];
+      scene.clock.skip(60_000);
+      await scene.sync();
+      scene.clock.skip(2000);
+      await scene.sync();
+      assert.deepEqual(readdirSync(spool), []);
+      assert.equal((await scene.lineages()).length, 1);
+      await scene.prove();
+    },
+  );
+}
 
 test(
   "[S51] [S60] DatabaseEngine: an outage of the bucket is waited out; stop does not wait for it",

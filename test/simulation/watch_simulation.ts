@@ -147,6 +147,8 @@ class World {
       minCheckpointPages: random.pick([4, 20, 60]),
       walTruncateThresholdPages: random.pick([300, 5000]),
       waitForDatabase: false,
+      spoolSizeMax: 2 ** 30,
+      freeSpaceMin: 0,
     };
     this.directory = `${random.chance(0.8) ? "/data" : "/state"}/.walrust-app.db`;
     this.options = {
