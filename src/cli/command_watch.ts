@@ -80,8 +80,15 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
       return [`waiting: ${printable(event.reason)}`, event.trouble];
     case "new_lineage":
       return [`new lineage ${event.lineage}: ${printable(event.reason)}`, false];
+    case "adopted":
+      return [
+        `going on at seq ${event.seq} of lineage ${event.lineage} (${printable(event.reason)}): ` +
+        `${formatBytes(event.bytes)} read from the bucket`,
+        false,
+      ];
     case "difference": {
-      const found = event.pages === 0 ? "nothing to send" : `${count(event.pages, "page")} to send`;
+      const size = `${formatBytes(event.bytes)} of ${formatBytes(event.databaseBytes)}`;
+      const found = event.pages === 0 ? "nothing to send" : `${count(event.pages, "page")} to send (${size})`;
       return [`compared with the bucket (${printable(event.reason)}): ${found}, seq ${event.seq}`, false];
     }
     case "delta":

@@ -77,6 +77,10 @@ export const commands: readonly CommandEntry[] = [
       },
       stateDirectory,
       { flags: "--wait", description: "wait for databases that are absent, empty, locked or not in WAL mode yet" },
+      {
+        flags: "--adopt",
+        description: "where the state directory is lost, go on in the bucket's lineage: read it, send what differs",
+      },
       { flags: "--with-parent", description: "stop when the process that started this one is gone", hidden: true },
     ],
     epilogue: "Example:\n  walrust watch app.db -b s3://my-bucket/backups",

@@ -6,6 +6,7 @@
 import { DatabaseError, WalrustError } from "../errors.ts";
 import type { FileStat, Runtime, Sqlite } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
+import { type Adopted, adoptLineage } from "./adopt.ts";
 import {
   type ImageAt,
   type LogEnd,
@@ -297,11 +298,10 @@ export class DatabaseEngine {
     });
     const { directory } = this;
     const shared = { path, root, destination, directory, machine, store, runtime, spool, emit, ownerSeen };
-    if ("reason" in resumed) {
+    if (!("reason" in resumed)) this.#resume(live, shared, resumed);
+    else if (!await this.#adopt(live, shared, resumed.reason)) {
       if (this.#firstPutAttempts > 0) throw takenOver(root, resumed.reason);
       await this.#beginLineage(live, shared, resumed.reason, resumed.expected);
-    } else {
-      this.#continueLineage(live, shared, resumed);
     }
     this.#rollover = new Rollover({
       live,
@@ -314,19 +314,11 @@ export class DatabaseEngine {
     return true;
   }
 
-  #continueLineage(live: LiveDatabase, shared: Omit<Stream["parts"], "lineage" | "index">, resumed: Resumed): void {
-    const { journal, published } = resumed;
+  #resume(live: LiveDatabase, shared: Omit<Stream["parts"], "lineage" | "index">, resumed: Resumed): void {
+    const { journal, index, published } = resumed;
     const { path, emit } = this.#parts;
-    const stream = new Stream({ ...shared, lineage: journal.lineage, index: resumed.index }, published);
-    this.#stream = stream;
-    stream.snapshotComplete(journal.snapshotSeq, journal.snapshotMs);
-    emit({
-      kind: "started",
-      path,
-      destination: shared.destination,
-      lineage: journal.lineage,
-      seq: published.seq,
-    });
+    const snapshot = { seq: journal.snapshotSeq, createdMs: journal.snapshotMs };
+    const stream = this.#continueLineage(live, shared, { lineage: journal.lineage, index, published, snapshot });
     const replaced = journal.device !== live.identity.device || journal.inode !== live.identity.inode;
     if (replaced) emit({ kind: "database_replaced", path });
     for (const sealed of resumed.spooled) stream.adopt(sealed);
@@ -336,7 +328,38 @@ export class DatabaseEngine {
     const { overtaken, pages } = resumed;
     const late = overtaken === 0 ? "" : `; an upload that arrived late took the place of ${overtaken} sealed before`;
     this.#doubt = { reason: `resume${late}`, pages, since };
-    this.#task = new SnapshotTask({ live, stream, runtime: this.#parts.runtime, emit });
+  }
+
+  /** Where asked to, goes on in the bucket's lineage without a journal; false: there is none. */
+  async #adopt(
+    live: LiveDatabase,
+    shared: Omit<Stream["parts"], "lineage" | "index">,
+    reason: string,
+  ): Promise<boolean> {
+    if (!this.#parts.options.adopt) return false;
+    const adopted = await adoptLineage({ ...shared, pageSize: live.pageSize });
+    if (adopted === null) return false;
+    const { path, emit } = this.#parts;
+    const { lineage, published: { seq }, bytes } = adopted;
+    this.#continueLineage(live, shared, adopted);
+    emit({ kind: "adopted", path, lineage, seq, reason, bytes });
+    this.#doubt = { reason: "adopted" };
+    return true;
+  }
+
+  #continueLineage(
+    live: LiveDatabase,
+    shared: Omit<Stream["parts"], "lineage" | "index">,
+    known: Pick<Adopted, "lineage" | "index" | "published" | "snapshot">,
+  ): Stream {
+    const { path, runtime, emit } = this.#parts;
+    const { lineage, index, published, snapshot } = known;
+    const stream = new Stream({ ...shared, lineage, index }, published);
+    this.#stream = stream;
+    stream.snapshotComplete(snapshot.seq, snapshot.createdMs);
+    emit({ kind: "started", path, destination: shared.destination, lineage, seq: published.seq });
+    this.#task = new SnapshotTask({ live, stream, runtime, emit });
+    return stream;
   }
 
   async #beginLineage(
@@ -445,7 +468,16 @@ export class DatabaseEngine {
     this.#doubt = null;
     if (pgnos.length === 0 && image.pageCount === pageCount) stream.moveTo(end);
     else stream.sealImagePages(image, pgnos, end);
-    emit({ kind: "difference", path, reason: doubt.reason, pages: pgnos.length, seq: stream.sealed.seq });
+    const { pageSize } = image;
+    emit({
+      kind: "difference",
+      path,
+      reason: doubt.reason,
+      pages: pgnos.length,
+      bytes: pgnos.length * pageSize,
+      databaseBytes: image.pageCount * pageSize,
+      seq: stream.sealed.seq,
+    });
   }
 
   get #snapshotDue(): boolean {

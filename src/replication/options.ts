@@ -14,6 +14,8 @@ export interface EngineOptions {
   readonly walTruncateThresholdPages: number;
   /** Wait for a database that does not exist, is empty, not in WAL mode or locked yet. */
   readonly waitForDatabase: boolean;
+  /** Where journal or index are lost, go on in the lineage that the bucket has, by its content. */
+  readonly adopt: boolean;
   /** A delta is cut at the first commit that reaches this many bytes of pages. */
   readonly batchSizeMax?: number;
   /** The spool takes no more than this, bytes. */
@@ -25,6 +27,16 @@ export interface EngineOptions {
 /** What happens to one database. */
 export type EngineEvent =
   | { kind: "started"; path: string; destination: string; lineage: string; seq: bigint }
+  | {
+    kind: "adopted";
+    path: string;
+    lineage: string;
+    seq: bigint;
+    /** Why there was nothing to resume. */
+    reason: string;
+    /** Read from the bucket. */
+    bytes: number;
+  }
   | { kind: "new_lineage"; path: string; lineage: string; reason: string }
   | {
     kind: "waiting";
@@ -33,7 +45,17 @@ export type EngineEvent =
     /** True when it was replicated before and has become what cannot be. */
     trouble: boolean;
   }
-  | { kind: "difference"; path: string; reason: string; pages: number; seq: bigint }
+  | {
+    kind: "difference";
+    path: string;
+    reason: string;
+    /** Pages that differ. */
+    pages: number;
+    /** Their size, and that of the database, bytes. */
+    bytes: number;
+    databaseBytes: number;
+    seq: bigint;
+  }
   | {
     kind: "delta";
     path: string;

@@ -105,6 +105,16 @@ export class PageIndex {
     this.#file.write(entries, headerSize + (first - 1) * indexEntrySize);
   }
 
+  /** Sets the entries of whole pages from `first` on by their content. */
+  writePages(first: number, bytes: Uint8Array): void {
+    const { pageSize } = this;
+    const entries = new Uint8Array(bytes.length / pageSize * indexEntrySize);
+    for (let i = 0; i * pageSize < bytes.length; i++) {
+      this.hashPage(bytes.subarray(i * pageSize, (i + 1) * pageSize), entries, i * indexEntrySize);
+    }
+    this.writeRun(first, entries);
+  }
+
   /** Sets the entries of pages in ascending order, then the number of pages the index covers. */
   apply(pages: PageHashes, pageCount: number): void {
     let start = 0;

@@ -9,7 +9,7 @@ import { type ChangesetHeader, changesetSize, checksumOfDigest, encodeChangeset,
 import type { Clock, NewSha256, OpenFile } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import type { ImageSource } from "./image.ts";
-import { indexEntrySize, type PageIndex } from "./page_index.ts";
+import type { PageIndex } from "./page_index.ts";
 
 const runSize = 1024 * 1024;
 
@@ -46,13 +46,7 @@ export async function hashImage(
   for (const { first, bytes } of runsOf(image)) {
     hash.update(bytes);
     options.copy?.write(bytes, (first - 1) * pageSize);
-    if (options.index !== undefined) {
-      const entries = new Uint8Array(bytes.length / pageSize * indexEntrySize);
-      for (let i = 0; i * pageSize < bytes.length; i++) {
-        options.index.hashPage(bytes.subarray(i * pageSize, (i + 1) * pageSize), entries, i * indexEntrySize);
-      }
-      options.index.writeRun(first, entries);
-    }
+    options.index?.writePages(first, bytes);
     await options.clock.sleep(0);
   }
   return checksumOfDigest(hash.digest());

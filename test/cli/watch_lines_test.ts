@@ -21,9 +21,15 @@ test("printEvent: what a short-lived writer causes is said plainly", () => {
   const delta = { kind: "delta", path, pages: 1, bytes: 4096, seq: 5n, createdMs: 0, lagMs: 0 } as const;
   assert.match(printed({ ...delta, frames: 3 }).stdout, /app\.db: WAL sync \(3 frames, 4 KB\) seq 5\n$/);
   assert.match(printed({ ...delta, frames: 0 }).stdout, /app\.db: sync \(4 KB\) seq 5\n$/);
-  const difference = { kind: "difference", path, reason: "written while it was not held open", seq: 5n } as const;
+  const reason = "written while it was not held open";
+  const difference = { kind: "difference", path, reason, bytes: 4096, databaseBytes: 8192, seq: 5n } as const;
   const compared = /app\.db: compared with the bucket \(written while it was not held open\): /;
-  for (const [pages, found] of [[0, /: nothing to send, seq 5\n$/], [1, /: 1 page to send, seq 5\n$/]] as const) {
+  for (
+    const [pages, found] of [[0, /: nothing to send, seq 5\n$/], [
+      1,
+      /: 1 page to send \(4 KB of 8 KB\), seq 5\n$/,
+    ]] as const
+  ) {
     const { stdout } = printed({ ...difference, pages });
     assert.match(stdout, compared);
     assert.match(stdout, found);
@@ -49,4 +55,13 @@ test("printEvent: a failure names what is missing, with its hint; --json holds a
   assert.match(stderr, /app\.db: stopped by an error:\nerror: 1 changeset kept in \/spool\nhint: start again\n$/);
   const object = JSON.parse(printed({ kind: "failed", path, error }, { json: true }).stdout);
   assert.deepEqual([object.error.exitCode, object.error.data.objects], [4, 1]);
+});
+
+test("printEvent: an adopted lineage is named with the reason and what was read for it", () => {
+  const lineage = "a".repeat(32);
+  const event = { kind: "adopted", path, lineage, seq: 9n, reason: "the journal is lost", bytes: 1024 * 1024 } as const;
+  assert.match(
+    printed(event).stdout,
+    /app\.db: going on at seq 9 of lineage a{32} \(the journal is lost\): 1 MB read from the bucket\n$/,
+  );
 });

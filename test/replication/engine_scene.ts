@@ -185,6 +185,7 @@ const defaults: EngineOptions = {
   minCheckpointPages: 1000,
   walTruncateThresholdPages: 100_000,
   waitForDatabase: false,
+  adopt: false,
   spoolSizeMax: 2 ** 30,
   freeSpaceMin: 0,
 };

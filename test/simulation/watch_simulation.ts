@@ -147,6 +147,7 @@ class World {
       minCheckpointPages: random.pick([4, 20, 60]),
       walTruncateThresholdPages: random.pick([300, 5000]),
       waitForDatabase: false,
+      adopt: false,
       spoolSizeMax: 2 ** 30,
       freeSpaceMin: 0,
     };
