@@ -76,6 +76,10 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
   switch (event.kind) {
     case "started":
       return [`watching → ${event.destination}, at seq ${event.seq}`, false];
+    case "observing":
+      return [`observing its files only, points in time may be missed: ${printable(event.reason)}`, true];
+    case "wal_gap":
+      return [`points in time after seq ${event.seq} may be missing: ${printable(event.reason)}`, true];
     case "waiting":
       return [`waiting: ${printable(event.reason)}`, event.trouble];
     case "new_lineage":

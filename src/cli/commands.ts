@@ -15,6 +15,13 @@ const stateDirectory: OptionSpec = {
   parse: text,
 };
 
+const captureMode: OptionSpec = {
+  flags: "--mode <mode>",
+  description: "pin: through SQLite; observe: files only, nothing is written or locked; auto: pin where possible",
+  parse: oneOf("auto", "pin", "observe"),
+  fallback: "auto",
+};
+
 /** All commands, in the order of the help. */
 export const commands: readonly CommandEntry[] = [
   {
@@ -77,6 +84,7 @@ export const commands: readonly CommandEntry[] = [
       },
       stateDirectory,
       { flags: "--wait", description: "wait for databases that are absent, empty, locked or not in WAL mode yet" },
+      captureMode,
       {
         flags: "--adopt",
         description: "where the state directory is lost, go on in the bucket's lineage: read it, send what differs",
@@ -90,7 +98,7 @@ export const commands: readonly CommandEntry[] = [
     name: "snapshot",
     summary: "take one full snapshot now, also beside a running watch",
     arguments: [{ name: "<database>", description: "SQLite database file in WAL mode" }],
-    options: [stateDirectory],
+    options: [captureMode, stateDirectory],
     epilogue: "Example:\n  walrust snapshot app.db -b s3://my-bucket/backups",
     load: () => import("./command_snapshot.ts"),
   },

@@ -17,6 +17,7 @@ export function watchOptionsOf(options: Record<string, unknown>, process: Proces
     walTruncateThresholdPages: number("walTruncateThreshold", 121_359),
     spoolSizeMax: number("spoolMaxSize", 1024 ** 3),
     freeSpaceMin: number("minFreeSpace", 128 * 1024 ** 2),
+    mode: options.mode === "pin" || options.mode === "observe" ? options.mode : "auto",
     adopt: options.adopt === true,
     stateDirectory: typeof options.stateDir === "string" ? options.stateDir : null,
     fallbackStateDirectory: userStateDirectory(process),

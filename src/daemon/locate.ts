@@ -1,6 +1,7 @@
 /** Finds the file that a given path leads to, and notices when it leads to another one. */
 import { ConfigError, DatabaseError } from "../errors.ts";
 import { inspectDatabase, statDatabase } from "../replication/live_database.ts";
+import type { CaptureMode } from "../replication/options.ts";
 import { absolutePath } from "../replication/paths.ts";
 import { besideDirectory, type DatabasePath, isForbidden, userOf } from "../replication/state_directory.ts";
 import type { Files, FileStat } from "../runtime/types.ts";
@@ -9,7 +10,12 @@ import type { Files, FileStat } from "../runtime/types.ts";
  * Where `given` leads to. Throws `DatabaseError` for what cannot be replicated, before anything was made for it, and
  * `ConfigError` for a file that is among `taken`, the real paths that this process works on already.
  */
-export function locateDatabase(files: Files, given: string, taken: ReadonlySet<string> = new Set()): DatabasePath {
+export function locateDatabase(
+  files: Files,
+  given: string,
+  mode: CaptureMode,
+  taken: ReadonlySet<string> = new Set(),
+): DatabasePath {
   try {
     statDatabase(given, files);
     const database = { given, name: absolutePath(files, given), real: files.realPath(given) };
@@ -20,7 +26,7 @@ export function locateDatabase(files: Files, given: string, taken: ReadonlySet<s
       });
     }
     // Where a lock may be held nothing is opened beside its holder, which may be this process: the engine will look.
-    if (files.stat(besideDirectory(database.real)) === null) inspectDatabase(database.real, files);
+    if (files.stat(besideDirectory(database.real)) === null) inspectDatabase(database.real, files, mode !== "pin");
     return database;
   } catch (error) {
     if (!isForbidden(error)) throw error;

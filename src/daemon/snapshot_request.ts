@@ -164,7 +164,7 @@ type Done = Omit<SnapshotReport, "destination">;
  */
 export async function snapshotNow(call: SnapshotCall): Promise<SnapshotReport> {
   const { runtime, store, root, options, signal } = call;
-  const database = locateDatabase(runtime.files, call.path);
+  const database = locateDatabase(runtime.files, call.path, call.options.mode);
   const place = makeStatePlace(runtime, database, options);
   const deadline = runtime.clock.monotonic() + (call.limitMs ?? defaultLimitMs);
   let done: Done | null = null;

@@ -138,7 +138,7 @@ async function findDatabase(
   let absence: DatabaseError | null = null;
   while (!call.signal?.aborted) {
     try {
-      return locateDatabase(files, given, taken);
+      return locateDatabase(files, given, call.options.mode, taken);
     } catch (error) {
       if (!isAbsence(error) || !(continues || call.options.waitForDatabase)) throw error;
       if (error.code !== absence?.code) {
@@ -224,6 +224,7 @@ function report(call: WatchCall, event: WatchEvent): void {
 
 function severityOf(event: WatchEvent): "error" | "warning" | "debug" {
   if (["failed", "fenced", "wal_size_exceeded", "spool_full"].includes(event.kind)) return "error";
+  if (["observing", "wal_gap"].includes(event.kind)) return "warning";
   return event.kind === "sync_failed" || (event.kind === "waiting" && event.trouble) ? "warning" : "debug";
 }
 

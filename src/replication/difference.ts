@@ -3,8 +3,10 @@
  */
 import { lockBytePage } from "../format/sqlite_header.ts";
 import type { Clock } from "../runtime/types.ts";
-import type { Image } from "./image.ts";
+import type { ImageAt } from "./capture.ts";
+import type { ImageSource } from "./image.ts";
 import { indexEntrySize, type PageIndex } from "./page_index.ts";
+import type { Keep, Stream } from "./stream.ts";
 
 const runSize = 4 * 1024 * 1024;
 
@@ -13,7 +15,7 @@ const runSize = 4 * 1024 * 1024;
  * `candidates` limits the pages within `indexedCount` that are compared; `null` compares all.
  */
 export async function differingPages(
-  image: Image,
+  image: ImageSource,
   index: PageIndex,
   indexedCount: number,
   candidates: ReadonlySet<number> | null,
@@ -38,6 +40,21 @@ export async function differingPages(
     await clock.sleep(0);
   }
   return differing;
+}
+
+/** Seals the pages of an image that differ from the index, or moves on where none does; returns their numbers. */
+export async function sealDifference(
+  stream: Stream,
+  { image, end }: Pick<ImageAt, "image" | "end">,
+  candidates: ReadonlySet<number> | null,
+  keep: Keep,
+  clock: Clock,
+): Promise<number[]> {
+  const { pageCount } = stream.sealed;
+  const pgnos = await differingPages(image, stream.parts.index, pageCount, candidates, clock);
+  if (pgnos.length === 0 && image.pageCount === pageCount) stream.moveTo(end);
+  else stream.sealImagePages(image, pgnos, end, keep);
+  return pgnos;
 }
 
 /** Runs of pages to compare: the candidates, then everything beyond the indexed count. */

@@ -4,20 +4,11 @@
  * closed → (open: pin, resume or new lineage, difference) → live ⇄ idle (nothing held open) → stopped
  */
 import { DatabaseError, WalrustError } from "../errors.ts";
-import type { FileStat, Runtime, Sqlite } from "../runtime/types.ts";
+import type { Runtime } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { type Adopted, adoptLineage } from "./adopt.ts";
-import {
-  type ImageAt,
-  type LogEnd,
-  lookAtWal,
-  reached,
-  readWalHeader,
-  sameLog,
-  takeImage,
-  type WalPlace,
-} from "./capture.ts";
-import { differingPages } from "./difference.ts";
+import type { Capture, Doubt, HeldImage } from "./capture.ts";
+import { sealDifference } from "./difference.ts";
 import {
   isFenced,
   isTransient,
@@ -26,9 +17,11 @@ import {
   stoppedBeforeSnapshot,
   takenOver,
 } from "./engine_failure.ts";
-import { startLineage } from "./lineage_start.ts";
-import { type FilesSeen, isAbsence, LiveDatabase, seeFiles } from "./live_database.ts";
+import { startLineage, unsteady } from "./lineage_start.ts";
+import { type FilesSeen, isAbsence, seeFiles } from "./live_database.ts";
+import { CaptureOpener } from "./open_capture.ts";
 import type { EngineEvent, EngineOptions } from "./options.ts";
+import { sameStat } from "./pin_capture.ts";
 import { type Resumed, resumeLineage } from "./resume.ts";
 import { Rollover } from "./rollover.ts";
 import { SnapshotSchedule } from "./snapshot_schedule.ts";
@@ -36,6 +29,7 @@ import { type SnapshotDone, SnapshotTask } from "./snapshot_task.ts";
 import { Spool } from "./spool.ts";
 import { machineName } from "./state_directory.ts";
 import { Stream } from "./stream.ts";
+import { type LogEnd, reached } from "./wal_log.ts";
 import { momentOf } from "./writer_check.ts";
 
 /** Databases up to this size, in bytes, are not held open while they are quiet. */
@@ -52,6 +46,8 @@ const retryFirstMs = 250;
 const retryMaxMs = 30_000;
 const firstPutAttemptsMax = 3;
 const diskRetryMs = 5000;
+const imageAttemptsMax = 100;
+const imagePauseMs = 5;
 
 /** What an engine is made of. */
 export interface EngineParts {
@@ -69,18 +65,11 @@ export interface EngineParts {
   readonly emit: (event: EngineEvent) => void;
 }
 
-/** A reason to compare the database with the index; `pages` are candidates beside those that the WAL names. */
-interface Doubt {
-  readonly reason: string;
-  readonly since?: WalPlace;
-  readonly pages?: ReadonlySet<number>;
-}
-
 /** See the top of this file. */
 export class DatabaseEngine {
   readonly #parts: EngineParts;
-  readonly #sqlite: Sqlite;
-  #live: LiveDatabase | null = null;
+  readonly #opener: CaptureOpener;
+  #live: Capture | null = null;
   #stream: Stream | null = null;
   #task: SnapshotTask | null = null;
   #rollover: Rollover | null = null;
@@ -104,16 +93,9 @@ export class DatabaseEngine {
   #stopping = false;
   #stopped = false;
 
-  /** Throws `DatabaseError` where the runtime's SQLite is missing or older than 3.51. */
+  /** Throws `DatabaseError` where a pin is asked for and the runtime's SQLite is missing or older than 3.51. */
   constructor(parts: EngineParts) {
-    const { sqlite } = parts.runtime;
-    if (sqlite === null || sqlite.version[0] * 1000 + sqlite.version[1] < 3051) {
-      throw new DatabaseError("no_sqlite", "this runtime has no built-in SQLite of version 3.51 or newer", {
-        hint: "use Node 24, Deno 2.9 or Bun 1.4, or newer",
-        data: { version: sqlite?.version.join(".") ?? null },
-      });
-    }
-    this.#sqlite = sqlite;
+    this.#opener = new CaptureOpener(parts);
     this.#parts = parts;
     this.#everStarted = parts.continues === true;
     this.#schedule = new SnapshotSchedule(parts.options, parts.runtime.clock);
@@ -200,7 +182,7 @@ export class DatabaseEngine {
       while (this.#stream !== null && clock.monotonic() < deadline) {
         if (this.#live === null && !this.#wake()) break;
         // What is committed from here on is not waited for: an application may never pause.
-        goal ??= { at: this.#stream.position, frames: this.#live!.gauge().log };
+        goal ??= this.#live!.end(this.#stream.position);
         this.#nextLook = 0;
         await this.#liveStep();
         if (this.#caughtUp(goal)) break;
@@ -229,7 +211,7 @@ export class DatabaseEngine {
   /** True when something was committed, before `goal` where there is one, that is not sealed. */
   #behind(goal: LogEnd | null): boolean {
     const { position } = this.#stream!;
-    const { kind } = lookAtWal(this.#live!, position, 1);
+    const { kind } = this.#live!.look(position, 1);
     return kind !== "none" && !(kind === "batch" && goal !== null && reached(position, goal));
   }
 
@@ -258,7 +240,7 @@ export class DatabaseEngine {
   #openLive(): boolean {
     const { path, runtime, options, emit } = this.#parts;
     try {
-      this.#live = LiveDatabase.open(path, runtime.files, this.#sqlite);
+      this.#live = this.#opener.open();
     } catch (error) {
       if (!isAbsence(error)) throw error;
       const { code, message: reason } = error;
@@ -303,18 +285,20 @@ export class DatabaseEngine {
       if (this.#firstPutAttempts > 0) throw takenOver(root, resumed.reason);
       await this.#beginLineage(live, shared, resumed.reason, resumed.expected);
     }
-    this.#rollover = new Rollover({
-      live,
-      stream: this.#stream!,
-      options: this.#parts.options,
-      clock: runtime.clock,
-      emit,
-    });
+    this.#rollover = this.#rolloverOf(live);
     this.#everStarted = true;
     return true;
   }
 
-  #resume(live: LiveDatabase, shared: Omit<Stream["parts"], "lineage" | "index">, resumed: Resumed): void {
+  /** Only a pin is ever moved. */
+  #rolloverOf({ pinned }: Capture): Rollover | null {
+    const { runtime, options, emit } = this.#parts;
+    return pinned === null
+      ? null
+      : new Rollover({ live: pinned, stream: this.#stream!, options, clock: runtime.clock, emit });
+  }
+
+  #resume(live: Capture, shared: Omit<Stream["parts"], "lineage" | "index">, resumed: Resumed): void {
     const { journal, index, published } = resumed;
     const { path, emit } = this.#parts;
     const snapshot = { seq: journal.snapshotSeq, createdMs: journal.snapshotMs };
@@ -332,7 +316,7 @@ export class DatabaseEngine {
 
   /** Where asked to, goes on in the bucket's lineage without a journal; false: there is none. */
   async #adopt(
-    live: LiveDatabase,
+    live: Capture,
     shared: Omit<Stream["parts"], "lineage" | "index">,
     reason: string,
   ): Promise<boolean> {
@@ -348,7 +332,7 @@ export class DatabaseEngine {
   }
 
   #continueLineage(
-    live: LiveDatabase,
+    live: Capture,
     shared: Omit<Stream["parts"], "lineage" | "index">,
     known: Pick<Adopted, "lineage" | "index" | "published" | "snapshot">,
   ): Stream {
@@ -358,23 +342,21 @@ export class DatabaseEngine {
     this.#stream = stream;
     stream.snapshotComplete(snapshot.seq, snapshot.createdMs);
     emit({ kind: "started", path, destination: shared.destination, lineage, seq: published.seq });
-    this.#task = new SnapshotTask({ live, stream, runtime, emit });
+    this.#task = new SnapshotTask({ capture: live, stream, runtime, emit });
     return stream;
   }
 
   async #beginLineage(
-    live: LiveDatabase,
+    live: Capture,
     shared: Omit<Stream["parts"], "lineage" | "index">,
     reason: string,
     expected: boolean,
   ): Promise<void> {
     const { runtime, path, emit } = this.#parts;
-    const pin = live.addPin();
-    const taken = await this.#image();
-    const { stream, plan, frozen, parentSeq } = await startLineage(live, shared, taken, pin, runtime);
+    const { stream, plan, frozen, parentSeq } = await startLineage(live, shared, runtime);
     const { lineage } = stream.parts;
     this.#stream = stream;
-    this.#task = new SnapshotTask({ live, stream, runtime, emit });
+    this.#task = new SnapshotTask({ capture: live, stream, runtime, emit });
     this.#schedule.begin();
     emit({ kind: "started", path, destination: shared.destination, lineage, seq: plan.seq });
     if (!expected || parentSeq > 0n) emit({ kind: "new_lineage", path, lineage, reason });
@@ -382,13 +364,14 @@ export class DatabaseEngine {
   }
 
   /** The image at the last commit; tries again when the log is restarted under it. */
-  async #image(since?: Doubt["since"]): Promise<ImageAt> {
-    for (let attempt = 0; attempt < 100; attempt++) {
-      const taken = takeImage(this.#live!, { since });
-      if (taken !== null) return taken;
-      await this.#parts.runtime.clock.sleep(5);
+  async #image(doubt: Doubt): Promise<HeldImage> {
+    const indexedCount = this.#stream!.published.pageCount;
+    for (let attempt = 0; attempt < imageAttemptsMax; attempt++) {
+      const held = await this.#live!.hold({ ...doubt, indexedCount });
+      if (held !== null) return held;
+      await this.#parts.runtime.clock.sleep(imagePauseMs);
     }
-    throw new DatabaseError("unsteady", `the WAL of ${this.#parts.path} does not stand still for a read`);
+    throw unsteady(this.#parts.path);
   }
 
   async #liveStep(): Promise<void> {
@@ -405,14 +388,12 @@ export class DatabaseEngine {
       else if (this.#lookDue()) quiet = this.#capture(live, stream);
     }
     const task = this.#task!;
+    const rollover = this.#rollover;
     if (task.holdsPin) {
-      // What SQLite counts, not our position: that stands still while the bucket cannot be reached.
-      const tooLong = live.gauge().log >= this.#parts.options.walTruncateThresholdPages && !this.#rollover!.done;
-      if (tooLong && stream.snapshot.seq > 0n) {
+      if (rollover?.overdue === true && stream.snapshot.seq > 0n) {
         await task.abandon("the WAL grew too large while the snapshot was uploaded");
       }
-    } else if (this.#doubt === null) {
-      const rollover = this.#rollover!;
+    } else if (this.#doubt === null && rollover !== null) {
       await this.#withDisk(() => rollover.step());
     }
     await this.#snapshotStep();
@@ -438,20 +419,20 @@ export class DatabaseEngine {
   #lookDue(): boolean {
     const soon = this.#parts.runtime.clock.monotonic() + lookSlackMs;
     const interval = this.#parts.options.walSyncIntervalMs;
-    const wanted = this.#task!.waitsForCommits || this.#rollover!.writerPaused();
+    const wanted = this.#task!.waitsForCommits || this.#rollover?.writerPaused() === true;
     if (soon < this.#nextLook && !wanted) return false;
     this.#nextLook = soon + interval - (soon + this.#phase) % interval;
     return true;
   }
 
   /** Seals what was committed; true when there was nothing. */
-  #capture(live: LiveDatabase, stream: Stream): boolean {
-    const look = lookAtWal(live, stream.position, this.#parts.options.batchSizeMax ?? batchSizeDefault);
+  #capture(live: Capture, stream: Stream): boolean {
+    const look = live.look(stream.position, this.#parts.options.batchSizeMax ?? batchSizeDefault);
     this.#waits = look.kind === "wait" ? this.#waits + 1 : 0;
-    if (look.kind === "doubt") this.#doubt = { reason: look.reason };
+    if (look.kind === "doubt") this.#doubt = look;
     else if (this.#waits > waitsMax) this.#doubt = { reason: "the WAL does not settle" };
     else if (look.kind === "batch") {
-      if (stream.accepts(look.batch, live.pageSize)) stream.sealBatch(live, look.batch, "wal");
+      if (stream.accepts(look.batch, live.pageSize)) live.seal(stream, look.batch);
       else this.#doubt = { reason: "the database grew by pages that are not in the WAL" };
     }
     return look.kind === "none";
@@ -461,18 +442,28 @@ export class DatabaseEngine {
   async #resolve(doubt: Doubt): Promise<void> {
     const stream = this.#stream!;
     const { runtime, emit, path } = this.#parts;
-    const { image, end, changed } = await this.#image(doubt.since);
+    const held = await this.#image(doubt);
+    const { image, end, changed, inLog } = held;
     const candidates = changed === null ? null : new Set([...changed, ...(doubt.pages ?? [])]);
-    const { pageCount } = stream.published;
-    const pgnos = await differingPages(image, stream.parts.index, pageCount, candidates, runtime.clock);
+    const before = stream.sealed.seq;
+    let pgnos: readonly number[];
+    try {
+      // A pin keeps what is sealed; a copy is gone in a moment.
+      const keep = this.#live!.pinned === null ? "memory" : "wal";
+      pgnos = await sealDifference(stream, { image, end }, candidates, keep, runtime.clock);
+    } finally {
+      held.release();
+    }
     this.#doubt = null;
-    if (pgnos.length === 0 && image.pageCount === pageCount) stream.moveTo(end);
-    else stream.sealImagePages(image, pgnos, end);
+    const { gap, reason } = doubt;
+    if (gap === "likely" || (gap === "possible" && pgnos.some((pgno) => !inLog?.has(pgno)))) {
+      emit({ kind: "wal_gap", path, reason, seq: before });
+    }
     const { pageSize } = image;
     emit({
       kind: "difference",
       path,
-      reason: doubt.reason,
+      reason,
       pages: pgnos.length,
       bytes: pgnos.length * pageSize,
       databaseBytes: image.pageCount * pageSize,
@@ -535,25 +526,14 @@ export class DatabaseEngine {
       this.#forget();
       return false;
     }
-    // In this order: a log that was restarted in between shows another header or fewer frames.
-    const { log } = live.gauge();
-    const header = readWalHeader(live);
-    const { position } = stream;
-    const sameWal = position === null
-      ? header === null && sameStat(idle?.database ?? null, runtime.files.stat(path))
-      : header !== null && sameLog(position.header, header);
-    const { options, emit } = this.#parts;
+    const { emit } = this.#parts;
     const seen = idle?.database ?? null;
     const replaced = seen !== null && (seen.inode !== live.identity.inode || seen.device !== live.identity.device);
     if (replaced) emit({ kind: "database_replaced", path });
-    if (replaced || !sameWal) {
-      this.#doubt ??= { reason: replaced ? "the database was replaced" : "written while it was not held open" };
-    } else if (position !== null && log !== position.state.frames) {
-      // Where all of the log was in the file already, the pin allows one restart, and these frames with it.
-      this.#doubt ??= { reason: "written while it was not held open", since: position };
-    }
-    this.#task = new SnapshotTask({ live, stream, runtime, emit });
-    this.#rollover = new Rollover({ live, stream, options, clock: runtime.clock, emit });
+    const doubt = replaced ? { reason: "the database was replaced" } : live.lookBack(stream.position, seen);
+    if (doubt !== null) this.#doubt ??= doubt;
+    this.#task = new SnapshotTask({ capture: live, stream, runtime, emit });
+    this.#rollover = this.#rolloverOf(live);
     return true;
   }
 
@@ -631,9 +611,4 @@ export class DatabaseEngine {
 
 function sameFiles(a: FilesSeen, b: FilesSeen): boolean {
   return sameStat(a.database, b.database) && sameStat(a.wal, b.wal);
-}
-
-function sameStat(a: FileStat | null, b: FileStat | null): boolean {
-  if (a === null || b === null) return a === b;
-  return a.size === b.size && a.mtimeNs === b.mtimeNs && a.inode === b.inode && a.device === b.device;
 }

@@ -2,9 +2,8 @@
  * An image that stays as it is while its snapshot is uploaded: a small one is copied, so that its pin is released at
  * once; a large one is held by its pin.
  */
-import type { Clock, Files, NewSha256, OpenFile, SqliteConnection } from "../runtime/types.ts";
+import type { Clock, Files, NewSha256, OpenFile } from "../runtime/types.ts";
 import { CopiedImage, type ImageSource } from "./image.ts";
-import type { LiveDatabase } from "./live_database.ts";
 import type { PageIndex } from "./page_index.ts";
 import { hashImage } from "./snapshot.ts";
 
@@ -22,12 +21,11 @@ export interface FrozenImage {
   release(): void;
 }
 
-/** Hashes the image that `pin` holds, filling `index` on the way where given. On failure the pin is released. */
+/** Hashes an image that is held until `release`, filling `index` on the way where given. On failure it is released. */
 export async function freezeImage(
   image: ImageSource,
   options: {
-    live: LiveDatabase;
-    pin: SqliteConnection;
+    release: () => void;
     /** Where a copy may be put. */
     directory: string;
     files: Files;
@@ -36,7 +34,7 @@ export async function freezeImage(
     index?: PageIndex;
   },
 ): Promise<FrozenImage> {
-  const { live, pin, files } = options;
+  const { files, release } = options;
   const size = image.pageCount * image.pageSize;
   let copy: OpenFile | null = null;
   try {
@@ -50,9 +48,9 @@ export async function freezeImage(
       files.remove(path);
     }
     const rawHash = await hashImage(image, { ...options, ...(copy === null ? {} : { copy }) });
-    if (copy === null) return { image, rawHash, holdsPin: true, release: () => live.releasePin(pin) };
+    if (copy === null) return { image, rawHash, holdsPin: true, release };
     const copied = copy;
-    live.releasePin(pin);
+    release();
     return {
       image: new CopiedImage(copied, image.pageSize, image.pageCount),
       rawHash,
@@ -61,7 +59,7 @@ export async function freezeImage(
     };
   } catch (error) {
     copy?.close();
-    live.releasePin(pin);
+    release();
     throw error;
   }
 }

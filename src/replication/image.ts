@@ -8,7 +8,6 @@
 import { DatabaseError } from "../errors.ts";
 import { walFrameHeaderSize, walFrameOffset } from "../format/wal.ts";
 import type { OpenFile } from "../runtime/types.ts";
-import type { LiveDatabase } from "./live_database.ts";
 
 /** Pages 1..pageCount of one commit, which stay as they are while they are read. */
 export interface ImageSource {
@@ -19,16 +18,24 @@ export interface ImageSource {
   read(first: number, count: number, into: Uint8Array): void;
 }
 
+/** The open files of a database. */
+export interface DatabaseFiles {
+  /** Bytes. */
+  readonly pageSize: number;
+  readonly file: OpenFile;
+  readonly wal: OpenFile;
+}
+
 /** The image of a pinned database. */
 export class Image implements ImageSource {
   /** Bytes. */
   readonly pageSize: number;
   readonly pageCount: number;
-  readonly #live: LiveDatabase;
+  readonly #live: DatabaseFiles;
   readonly #frames: ReadonlyMap<number, number>;
 
   /** `frames` maps pgno to the 0-based WAL frame with its newest content; pages not in it are in the file. */
-  constructor(live: LiveDatabase, pageCount: number, frames: ReadonlyMap<number, number>) {
+  constructor(live: DatabaseFiles, pageCount: number, frames: ReadonlyMap<number, number>) {
     this.pageSize = live.pageSize;
     this.pageCount = pageCount;
     this.#live = live;
@@ -41,7 +48,7 @@ export class Image implements ImageSource {
     const start = (first - 1) * pageSize;
     const length = count * pageSize;
     const inFile = Math.max(0, Math.min(length, this.#live.file.stat().size - start));
-    if (inFile > 0) readWhole(this.#live, "file", into.subarray(0, inFile), start);
+    if (inFile > 0) readWhole(this.#live.file, into.subarray(0, inFile), start);
     // A page that was allocated and freed before it was ever written lies beyond the file: SQLite reads zeros too.
     into.fill(0, inFile, length);
     if (this.#frames.size === 0) return;
@@ -66,21 +73,21 @@ export class CopiedImage implements ImageSource {
   }
 
   read(first: number, count: number, into: Uint8Array): void {
-    readExactly(this.#file, into.subarray(0, count * this.pageSize), (first - 1) * this.pageSize);
+    readWhole(this.#file, into.subarray(0, count * this.pageSize), (first - 1) * this.pageSize);
   }
 }
 
 /** Reads the page of one WAL frame. */
-export function readFrame(live: LiveDatabase, frame: number, into: Uint8Array): void {
-  readWhole(live, "wal", into, walFrameOffset(live.pageSize, frame) + walFrameHeaderSize);
+export function readFrame(
+  { wal, pageSize }: Pick<DatabaseFiles, "wal" | "pageSize">,
+  frame: number,
+  into: Uint8Array,
+): void {
+  readWhole(wal, into, walFrameOffset(pageSize, frame) + walFrameHeaderSize);
 }
 
 /** Reads exactly `into.length` bytes; tries twice, then fails: a short read must never become a page of zeros. */
-export function readWhole(live: LiveDatabase, which: "file" | "wal", into: Uint8Array, position: number): void {
-  readExactly(live[which], into, position);
-}
-
-function readExactly(file: OpenFile, into: Uint8Array, position: number): void {
+export function readWhole(file: OpenFile, into: Uint8Array, position: number): void {
   let failure: unknown;
   for (let attempt = 0; attempt < 2; attempt++) {
     try {

@@ -1,58 +1,75 @@
 /** The start of a new lineage: claim, index and first snapshot, all of one image. */
-import { assert } from "../errors.ts";
+import { assert, DatabaseError } from "../errors.ts";
 import { hexOf } from "../format/bytes.ts";
 import { renderKey } from "../format/keys.ts";
-import type { Runtime, SqliteConnection } from "../runtime/types.ts";
-import type { ImageAt } from "./capture.ts";
-import { freezeImage, type FrozenImage } from "./frozen_image.ts";
+import type { Runtime } from "../runtime/types.ts";
+import type { Capture, FrozenAt } from "./capture.ts";
 import { removeJournal } from "./journal.ts";
 import { claimLineage } from "./lineage.ts";
-import type { LiveDatabase } from "./live_database.ts";
 import { PageIndex } from "./page_index.ts";
 import type { SnapshotPlan } from "./snapshot.ts";
 import { Stream, type StreamParts } from "./stream.ts";
+
+const attemptsMax = 100;
+const attemptPauseMs = 5;
 
 /** A lineage whose first snapshot is still to be uploaded. */
 export interface StartedLineage {
   readonly stream: Stream;
   readonly plan: SnapshotPlan;
-  readonly frozen: FrozenImage;
+  readonly frozen: FrozenAt;
   /** Seq of the parent's head, 0 without a parent. */
   readonly parentSeq: bigint;
 }
 
-/** Claims a lineage for the image that `pin` holds and fills its index; the caller uploads the snapshot. */
+/** Claims a lineage and fills its index from an image of the database; the caller uploads the snapshot. */
 export async function startLineage(
-  live: LiveDatabase,
+  capture: Capture,
   shared: Omit<StreamParts, "lineage" | "index">,
-  taken: ImageAt,
-  pin: SqliteConnection,
   runtime: Runtime,
 ): Promise<StartedLineage> {
   const { store, root, directory } = shared;
+  const { pageSize } = capture;
   const lineage = newLineageId(runtime.random.bytes(16));
-  const createdMs = runtime.clock.now();
-  const { parentSeq } = await claimLineage(store, root, { lineage, createdMs, pageSize: live.pageSize });
+  const { parentSeq } = await claimLineage(store, root, { lineage, createdMs: runtime.clock.now(), pageSize });
   shared.spool.clear();
   removeJournal(runtime.files, directory);
   const index = PageIndex.create(runtime.files, `${directory}/pages.idx`, {
     lineage,
-    pageSize: live.pageSize,
+    pageSize,
     random: runtime.random,
     sha256: runtime.sha256,
   });
-  const spool = `${directory}/spool`;
-  const frozen = await freezeImage(taken.image, { live, pin, directory: spool, index, ...runtime }).catch((error) => {
+  const frozen = await firstImage(capture, index, `${directory}/spool`, runtime).catch((error) => {
     index.close();
     throw error;
   });
-  const { image, rawHash } = frozen;
+  const { image, rawHash, takenMs: createdMs } = frozen;
   const { pageCount } = image;
   const seq = parentSeq + 1n;
   const stream = new Stream({ ...shared, lineage, index }, { seq, chain: rawHash, createdMs, pageCount });
-  stream.moveTo(taken.end);
+  stream.moveTo(frozen.end);
   const key = renderKey(root, { kind: "snapshot", lineage, seq });
   return { stream, plan: { key, seq, prevChecksum: 0n, createdMs, rawHash, image }, frozen, parentSeq };
+}
+
+async function firstImage(
+  capture: Capture,
+  index: PageIndex,
+  directory: string,
+  { clock, sha256 }: Runtime,
+): Promise<FrozenAt> {
+  for (let attempt = 0; attempt < attemptsMax; attempt++) {
+    const frozen = await capture.freeze(capture.beginSnapshot(null), { index, directory, sha256 });
+    if (frozen !== null) return frozen;
+    await clock.sleep(attemptPauseMs);
+  }
+  throw unsteady(capture.path);
+}
+
+/** The error of a read that was overtaken again and again. */
+export function unsteady(path: string): DatabaseError {
+  return new DatabaseError("unsteady", `the WAL of ${path} does not stand still for a read`, { data: { path } });
 }
 
 /** UUID version 4 as 32 hex digits. */

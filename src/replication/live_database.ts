@@ -38,9 +38,9 @@ export function statDatabase(path: string, files: Pick<Files, "stat">): FileStat
  * Throws `DatabaseError` for what cannot be replicated, without SQLite. Only for a file of which this process has no
  * connection: the descriptor opened here takes their locks with it when it is closed.
  */
-export function inspectDatabase(path: string, files: Files): void {
+export function inspectDatabase(path: string, files: Files, isObserved: boolean): void {
   statDatabase(path, files);
-  const file = openDatabaseFile(path, files);
+  const file = isObserved ? files.open(path, "read") : openDatabaseFile(path, files);
   try {
     readPageSize(path, file);
   } finally {
@@ -211,7 +211,8 @@ function openDatabaseFile(path: string, files: Files): OpenFile {
   }
 }
 
-function readPageSize(path: string, file: OpenFile): number {
+/** Page size, bytes, of a database in WAL mode; throws `DatabaseError` for anything else. */
+export function readPageSize(path: string, file: OpenFile): number {
   const bytes = new Uint8Array(100);
   const header = parseSqliteHeader(bytes.subarray(0, file.read(bytes, 0)));
   if (header === "empty") {

@@ -1,5 +1,12 @@
+/**
+ * How a database is read. `pin`: through SQLite, which then keeps its log for us. `observe`: its files alone, nothing is
+ * written or locked there. `auto`: pin, and observe where this runtime has no SQLite for it or may not write.
+ */
+export type CaptureMode = "auto" | "pin" | "observe";
+
 /** How one database is watched. Times in milliseconds, sizes in pages or bytes as named. */
 export interface EngineOptions {
+  readonly mode: CaptureMode;
   /** How often the WAL is looked at. */
   readonly walSyncIntervalMs: number;
   /** A snapshot at least this often while something changes; 0 = only when asked for. */
@@ -38,6 +45,14 @@ export type EngineEvent =
     bytes: number;
   }
   | { kind: "new_lineage"; path: string; lineage: string; reason: string }
+  | { kind: "observing"; path: string; reason: string }
+  | {
+    kind: "wal_gap";
+    path: string;
+    reason: string;
+    /** The points in time that may be missing lie between this one and the next. */
+    seq: bigint;
+  }
   | {
     kind: "waiting";
     path: string;

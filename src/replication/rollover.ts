@@ -7,10 +7,11 @@
  * some milliseconds, and memory, then the spool, instead of the bucket.
  */
 import type { Clock, SqliteConnection } from "../runtime/types.ts";
-import { type LogEnd, lookAtWal, reached, sameLog } from "./capture.ts";
 import type { LiveDatabase } from "./live_database.ts";
 import type { EngineEvent, EngineOptions } from "./options.ts";
+import { lookAtWal } from "./pin_capture.ts";
 import type { Stream } from "./stream.ts";
+import { type LogEnd, reached, sameLog } from "./wal_log.ts";
 
 const barrierWaitMs = 100;
 const lockTriesPerTurn = 100;
@@ -91,6 +92,12 @@ export class Rollover {
     const { position, rolledOver } = this.#stream;
     return rolledOver !== null && position !== null && sameLog(rolledOver.header, position.header) &&
       rolledOver.state.frames === position.state.frames && this.#live.gauge().log <= position.state.frames;
+  }
+
+  /** True when the WAL is so large that nothing may stand in the way of a rollover. */
+  get overdue(): boolean {
+    // What SQLite counts, not our position: that stands still while the bucket cannot be reached.
+    return this.#live.gauge().log >= this.#options.walTruncateThresholdPages && !this.done;
   }
 
   /** Does what is due; no snapshot may hold a pin. */

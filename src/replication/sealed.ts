@@ -12,7 +12,7 @@ import {
 } from "../format/hadbp.ts";
 import type { NewSha256 } from "../runtime/types.ts";
 import { indexEntrySize, type PageHashes, type PageIndex } from "./page_index.ts";
-import type { WalPosition } from "./capture.ts";
+import type { WalPosition } from "./wal_log.ts";
 
 /** Objects up to this size, in bytes, are kept in memory until they are confirmed; larger ones are encoded again. */
 export const objectInMemoryMax: number = 8 * 1024 * 1024;

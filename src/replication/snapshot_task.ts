@@ -3,15 +3,16 @@
  * Nothing depends on the upload: a failed one is dropped and the next one begins from a new position.
  */
 import { WalrustError } from "../errors.ts";
-import type { Runtime, SqliteConnection } from "../runtime/types.ts";
-import { type LogEnd, reached, sameLog, takeImage } from "./capture.ts";
+import type { Runtime } from "../runtime/types.ts";
+import type { Capture, FrozenAt, SnapshotPoint } from "./capture.ts";
 import { pointAtSnapshot } from "./lineage.ts";
+import { sealDifference } from "./difference.ts";
 import { endsWriting } from "./engine_failure.ts";
-import { freezeImage, type FrozenImage } from "./frozen_image.ts";
-import type { LiveDatabase } from "./live_database.ts";
+import type { FrozenImage } from "./frozen_image.ts";
 import type { EngineEvent } from "./options.ts";
 import { type SnapshotPlan, uploadSnapshot } from "./snapshot.ts";
 import type { Stream } from "./stream.ts";
+import { reached, samePosition } from "./wal_log.ts";
 
 const retryFirstMs = 1000;
 const retryMaxMs = 60_000;
@@ -28,11 +29,6 @@ export interface SnapshotDone {
   readonly createdMs: number;
 }
 
-/** A pin and the frames that must be published before the image at it may be read. */
-interface Pinned extends LogEnd {
-  readonly pin: SqliteConnection;
-}
-
 interface Upload {
   readonly plan: SnapshotPlan;
   readonly frozen: FrozenImage;
@@ -42,11 +38,11 @@ interface Upload {
 
 /** The snapshots of one open database and lineage. */
 export class SnapshotTask {
-  readonly #live: LiveDatabase;
+  readonly #capture: Capture;
   readonly #stream: Stream;
   readonly #runtime: Pick<Runtime, "clock" | "sha256" | "files">;
   readonly #emit: (event: EngineEvent) => void;
-  #pinned: Pinned | null = null;
+  #point: SnapshotPoint | null = null;
   #upload: Upload | null = null;
   #finished: { done: SnapshotDone } | { error: unknown } | null = null;
   #startedAt = 0;
@@ -55,13 +51,13 @@ export class SnapshotTask {
 
   constructor(
     parts: {
-      live: LiveDatabase;
+      capture: Capture;
       stream: Stream;
       runtime: Pick<Runtime, "clock" | "sha256" | "files">;
       emit: (event: EngineEvent) => void;
     },
   ) {
-    this.#live = parts.live;
+    this.#capture = parts.capture;
     this.#stream = parts.stream;
     this.#runtime = parts.runtime;
     this.#emit = parts.emit;
@@ -69,17 +65,17 @@ export class SnapshotTask {
 
   /** True while a snapshot is under way. */
   get active(): boolean {
-    return this.#pinned !== null || this.#upload !== null || this.#finished !== null;
+    return this.#point !== null || this.#upload !== null || this.#finished !== null;
   }
 
   /** True while a snapshot waits until what was committed before it is sealed. */
   get waitsForCommits(): boolean {
-    return this.#pinned !== null && !reached(this.#stream.position, this.#pinned);
+    return this.#point !== null && !reached(this.#stream.position, this.#point);
   }
 
   /** True while a snapshot holds a pin: no rollover then. */
   get holdsPin(): boolean {
-    return this.#pinned !== null || this.#upload?.frozen.holdsPin === true;
+    return this.#point !== null || this.#upload?.frozen.holdsPin === true;
   }
 
   /** True when a failed snapshot may be tried again. */
@@ -87,15 +83,15 @@ export class SnapshotTask {
     return this.#runtime.clock.monotonic() >= this.#retryAt;
   }
 
-  /** Takes the pin; {@linkcode step} goes on when everything before it is published. */
+  /** Takes the pin where there is one; {@linkcode step} goes on when everything before it is published. */
   begin(): void {
     this.#startedAt = this.#runtime.clock.monotonic();
-    this.#pinned = { pin: this.#live.addPin(), at: this.#stream.position, frames: this.#live.gauge().log };
+    this.#point = this.#capture.beginSnapshot(this.#stream.position);
   }
 
   /** Goes on as far as it can; returns a snapshot that became complete. */
   async step(): Promise<SnapshotDone | null> {
-    if (this.#pinned !== null) await this.#hashWhenPublished(this.#pinned);
+    if (this.#point !== null) await this.#hashWhenPublished(this.#point);
     const finished = this.#finished;
     if (finished === null) return null;
     this.#finished = null;
@@ -110,7 +106,7 @@ export class SnapshotTask {
     if (endsWriting(error) || (error instanceof WalrustError && error.kind === "integrity")) throw error;
     const retryMs = Math.min(retryMaxMs, retryFirstMs * 2 ** this.#failures++);
     this.#retryAt = this.#runtime.clock.monotonic() + retryMs;
-    this.#emit({ kind: "sync_failed", path: this.#live.path, error, retryMs });
+    this.#emit({ kind: "sync_failed", path: this.#capture.path, error, retryMs });
     // The first snapshot cannot be had from another position: the chain hangs on it.
     if (this.#stream.snapshot.seq === 0n) this.#retryFirst(plan, frozen);
     else this.#release();
@@ -133,23 +129,17 @@ export class SnapshotTask {
     this.#upload = { plan, frozen, abort, running };
   }
 
-  async #hashWhenPublished(pinned: Pinned): Promise<void> {
-    const { position, publisher } = this.#stream;
-    if (!publisher.idle || !reached(position, pinned)) return;
-    const taken = takeImage(this.#live, { limit: position?.state.frames ?? 0 });
-    const atPosition = taken !== null &&
-      (taken.end === null ? position === null : position !== null && sameLog(taken.end.header, position.header) &&
-        taken.end.state.frames === position.state.frames);
-    if (!atPosition) {
-      // The log was restarted meanwhile: try from a new pin.
-      this.#release();
-      return;
-    }
-    // From here on the frozen image answers for the pin.
-    const { pin } = pinned;
-    const directory = `${this.#stream.parts.directory}/spool`;
-    const frozen = await freezeImage(taken.image, { live: this.#live, pin, directory, ...this.#runtime })
-      .finally(() => this.#pinned = null);
+  async #hashWhenPublished(point: SnapshotPoint): Promise<void> {
+    const { position, publisher, parts } = this.#stream;
+    if (!publisher.idle || !reached(position, point)) return;
+    const { sha256 } = this.#runtime;
+    // From here on the frozen image answers for the point.
+    const frozen = await this.#capture.freeze(point, { position, sha256, directory: `${parts.directory}/spool` })
+      .finally(() => this.#point = null);
+    // The log was restarted meanwhile: try from a new point.
+    if (frozen === null) return;
+    // What is only observed goes on while it is copied: the image is ahead of what is sealed.
+    if (!samePosition(frozen.end, position)) await this.#sealUpTo(frozen);
     const { image, rawHash } = frozen;
     const target = this.#stream.sealBridge(rawHash, image.pageSize);
     const plan: SnapshotPlan = {
@@ -161,6 +151,15 @@ export class SnapshotTask {
       image,
     };
     this.#start(plan, frozen, target.seq);
+  }
+
+  async #sealUpTo({ image, end, changed, release }: FrozenAt): Promise<void> {
+    try {
+      await sealDifference(this.#stream, { image, end }, changed, "memory", this.#runtime.clock);
+    } catch (error) {
+      release();
+      throw error;
+    }
   }
 
   /** Resolves when the bridge is in the bucket, or when nobody waits for it any more: an outage may last for hours. */
@@ -194,7 +193,7 @@ export class SnapshotTask {
     const upload = this.#upload;
     if (upload !== null) {
       upload.abort.abort(new Error(reason));
-      this.#emit({ kind: "snapshot_abandoned", path: this.#live.path, seq: upload.plan.seq, reason });
+      this.#emit({ kind: "snapshot_abandoned", path: this.#capture.path, seq: upload.plan.seq, reason });
     }
     this.#retryAt = this.#runtime.clock.monotonic() + abandonPauseMs;
     // The upload still reads the image until it has seen the abort.
@@ -204,10 +203,10 @@ export class SnapshotTask {
   }
 
   #release(): void {
-    const { pinned, upload } = { pinned: this.#pinned, upload: this.#upload };
-    this.#pinned = null;
+    const { point, upload } = { point: this.#point, upload: this.#upload };
+    this.#point = null;
     this.#upload = null;
-    if (pinned !== null) this.#live.releasePin(pinned.pin);
+    point?.release();
     upload?.frozen.release();
   }
 }

@@ -52,8 +52,13 @@ export class Spool {
       .map(({ name }) => BigInt(`0x${name.slice(0, 16)}`));
   }
 
-  /** Makes `sealed` durable here; the answer reads its bytes from the spool from now on. */
-  add(sealed: Sealed): Sealed {
+  /**
+   * Makes `sealed` durable here; the answer reads its bytes from the spool from now on. `null`, and nothing is kept, when
+   * `holds` says that what it was read from changed meanwhile.
+   */
+  add(sealed: Sealed): Sealed;
+  add(sealed: Sealed, holds: () => boolean): Sealed | null;
+  add(sealed: Sealed, holds: () => boolean = () => true): Sealed | null {
     const path = this.#path(sealed.seq);
     if (this.#files.stat(path) === null) {
       const temporary = `${path}.tmp`;
@@ -64,6 +69,10 @@ export class Spool {
         for (const chunk of sealed.chunks()) {
           file.write(chunk, position);
           position += chunk.length;
+        }
+        if (!holds()) {
+          this.#files.remove(temporary);
+          return null;
         }
         file.sync();
       } catch (error) {

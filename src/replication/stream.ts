@@ -6,16 +6,15 @@ import { assert } from "../errors.ts";
 import { type ObjectKey, renderKey } from "../format/keys.ts";
 import type { Runtime } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { type Batch, missingGrowth, type WalPosition } from "./capture.ts";
-import { type Image, readFrame } from "./image.ts";
+import { type DatabaseFiles, type ImageSource, readFrame } from "./image.ts";
 import { writeJournal } from "./journal.ts";
-import type { LiveDatabase } from "./live_database.ts";
 import type { EngineEvent } from "./options.ts";
 import type { PageIndex } from "./page_index.ts";
 import { Publisher } from "./publisher.ts";
 import type { Head } from "./resume.ts";
 import { objectInMemoryMax, sealBridge, sealDelta, type Sealed, type SealTarget } from "./sealed.ts";
 import type { Spool } from "./spool.ts";
+import { type Batch, missingGrowth, type WalPosition } from "./wal_log.ts";
 import { type Moment, WriterCheck } from "./writer_check.ts";
 
 /**
@@ -92,35 +91,57 @@ export class Stream {
     return missingGrowth(batch, this.sealed.pageCount, pageSize) === null;
   }
 
-  /** Seals committed frames. */
-  sealBatch(live: LiveDatabase, batch: Batch, keep: Keep): void {
+  /** Seals committed frames; false, and nothing is sealed, when `holds` says that they changed meanwhile. */
+  sealBatch(
+    source: Pick<DatabaseFiles, "wal" | "pageSize">,
+    batch: Batch,
+    keep: Keep,
+    holds: () => boolean = () => true,
+  ): boolean {
     const { pgnos, sources } = batch;
-    this.#sealPages(live.pageSize, {
-      pgnos,
-      read: (index, into) => readFrame(live, sources[index], into),
-      pageCount: batch.pageCount,
-      position: batch.end,
-      frames: batch.frames,
-    }, keep);
+    return this.#sealPages(
+      source.pageSize,
+      {
+        pgnos,
+        read: (index, into) => readFrame(source, sources[index], into),
+        pageCount: batch.pageCount,
+        position: batch.end,
+        frames: batch.frames,
+      },
+      keep,
+      holds,
+    );
   }
 
   /** Seals pages of an image. */
-  sealImagePages(image: Image, pgnos: readonly number[], position: WalPosition | null): void {
-    this.#sealPages(image.pageSize, {
-      pgnos,
-      read: (index, into) => image.read(pgnos[index], 1, into),
-      pageCount: image.pageCount,
-      position,
-      frames: 0,
-    }, "wal");
+  sealImagePages(image: ImageSource, pgnos: readonly number[], position: WalPosition | null, keep: Keep): void {
+    this.#sealPages(
+      image.pageSize,
+      {
+        pgnos,
+        read: (index, into) => image.read(pgnos[index], 1, into),
+        pageCount: image.pageCount,
+        position,
+        frames: 0,
+      },
+      keep,
+      () => true,
+    );
   }
 
-  #sealPages(pageSize: number, content: Parameters<typeof sealDelta>[1], keep: Keep): void {
-    const { index, runtime } = this.parts;
+  #sealPages(
+    pageSize: number,
+    content: Parameters<typeof sealDelta>[1],
+    keep: Keep,
+    holds: () => boolean,
+  ): boolean {
+    const { index, runtime, spool } = this.parts;
     const sealed = sealDelta(this.#next(pageSize), content, index, runtime.sha256);
     assert(keep !== "wal" || this.publisher.idle, "one delta in flight");
     const spooled = keep === "spool" || (keep === "memory" && sealed.size > objectInMemoryMax);
-    this.#queue(spooled ? this.parts.spool.add(sealed) : sealed, spooled);
+    const kept = spooled ? spool.add(sealed, holds) : holds() ? sealed : null;
+    if (kept !== null) this.#queue(kept, spooled);
+    return kept !== null;
   }
 
   /** Seals the bridge of a snapshot at the sealed head; returns its seq, what it continues and when it was made. */

@@ -3,18 +3,17 @@ import { Buffer } from "node:buffer";
 import { readFileSync, statSync } from "node:fs";
 import { test } from "node:test";
 import { walChecksum, walFrameHeaderSize, walFrameOffset } from "../../src/format/wal.ts";
+import { Image, type ImageSource, readFrame } from "../../src/replication/image.ts";
+import { LiveDatabase } from "../../src/replication/live_database.ts";
+import { lookAtWal, takeImage } from "../../src/replication/pin_capture.ts";
 import {
   type Batch,
-  lookAtWal,
   missingGrowth,
   reached,
   readWalHeader,
   sameLog,
-  takeImage,
   type WalPosition,
-} from "../../src/replication/capture.ts";
-import { Image, type ImageSource, readFrame } from "../../src/replication/image.ts";
-import { LiveDatabase } from "../../src/replication/live_database.ts";
+} from "../../src/replication/wal_log.ts";
 import type { Files } from "../../src/runtime/types.ts";
 import { Scene, system } from "./engine_scene.ts";
 
@@ -157,14 +156,14 @@ test("[S118] takeImage: on read mark 0 the first commit restarts the WAL under t
   scene.commit(50);
   scene.app.exec("PRAGMA wal_checkpoint(PASSIVE)");
   const live = open(scene);
-  const header = readWalHeader(live)!;
+  const header = readWalHeader(live.wal)!;
   const taken = takeImage(live)!;
   const all = batchOf(live, null);
   const frames = new Map(Array.from(all.pgnos, (pgno, i) => [pgno, all.sources[i]] as const));
   const stale = new Image(live, taken.image.pageCount, frames);
   const expected = bytesOf(taken.image);
   scene.app.exec("UPDATE rows SET data = randomblob(1000)");
-  assert.ok(!sameLog(header, readWalHeader(live)!), "the log was restarted");
+  assert.ok(!sameLog(header, readWalHeader(live.wal)!), "the log was restarted");
   assert.deepEqual(bytesOf(taken.image), expected);
   let same = true;
   try {
@@ -180,7 +179,7 @@ test("[S118] takeImage: on read mark 0 the first commit restarts the WAL under t
 test("[S16] lookAtWal: a frame beyond 4 GiB of WAL is found and read", () => {
   const scene = new Scene();
   const real = open(scene);
-  const header = readWalHeader(real)!;
+  const header = readWalHeader(real.wal)!;
   const headerBytes = readFileSync(`${scene.path}-wal`).subarray(0, 32);
   real.close();
   scene.app.close();

@@ -186,6 +186,7 @@ const defaults: EngineOptions = {
   walTruncateThresholdPages: 100_000,
   waitForDatabase: false,
   adopt: false,
+  mode: "auto",
   spoolSizeMax: 2 ** 30,
   freeSpaceMin: 0,
 };

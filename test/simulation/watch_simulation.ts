@@ -148,6 +148,7 @@ class World {
       walTruncateThresholdPages: random.pick([300, 5000]),
       waitForDatabase: false,
       adopt: false,
+      mode: "auto",
       spoolSizeMax: 2 ** 30,
       freeSpaceMin: 0,
     };

@@ -1,0 +1,376 @@
+/**
+ * Capture from files alone: nothing is ever written, locked or checkpointed, so it also works on a read-only mount.
+ *
+ * Nobody keeps the log for us. What is read counts only if the same bytes are there afterwards; after a restart the old
+ * frames that are still on disk are salvaged; otherwise points in time are lost and said to be, and a difference brings
+ * the head up to date. There is no gauge either: a commit that SQLite did not accept in the end may be published, until
+ * the overwritten guard, or the comparison after a restart, takes it back.
+ */
+import { DatabaseError } from "../errors.ts";
+import { beginWalScan, walFrameHeaderSize, type WalHeader, walHeaderSize } from "../format/wal.ts";
+import type { Clock, Files, FileStat, OpenFile } from "../runtime/types.ts";
+import type {
+  Capture,
+  Doubt,
+  FreezeOptions,
+  FrozenAt,
+  HeldImage,
+  HoldOptions,
+  Look,
+  SnapshotPoint,
+} from "./capture.ts";
+import { CopiedImage, readFrame, readWhole } from "./image.ts";
+import { type FilesSeen, readPageSize, statDatabase } from "./live_database.ts";
+import { sameStat } from "./pin_capture.ts";
+import { hashImage } from "./snapshot.ts";
+import type { Stream } from "./stream.ts";
+import {
+  type Batch,
+  batchOf,
+  guardHolds,
+  type LogEnd,
+  missingGrowth,
+  passes,
+  positionAfter,
+  readWalHeader,
+  sameLog,
+  type Scan,
+  scanLog,
+  type ScanOptions,
+  type WalPosition,
+} from "./wal_log.ts";
+
+const runSize = 1024 * 1024;
+/** File times may be coarse: what was written less than this ago may be written again without another time. */
+const settledMs = 2000;
+
+const unseen: Look = { kind: "doubt", reason: "written unseen", gap: "possible" };
+
+/** How a copy is made. */
+interface CopyOptions extends Partial<HoldOptions> {
+  /** All pages, whatever is known of the log. */
+  readonly isWhole?: boolean;
+}
+
+interface Copy extends HeldImage {
+  readonly takenMs: number;
+}
+
+/** See the top of this file. */
+export class ObserveCapture implements Capture {
+  readonly path: string;
+  readonly pageSize: number;
+  readonly identity: FileStat;
+  readonly pinned = null;
+  readonly #file: OpenFile;
+  readonly #runtime: { readonly files: Files; readonly clock: Clock };
+  readonly #directory: string;
+  #wal: OpenFile | null = null;
+  /** The database file when the log was empty and all of it known; `isSettled`: any later write shows. */
+  #clean: { stat: FileStat; isSettled: boolean } | null = null;
+  /** A log that was read to its end after `restarted` had taken its place. */
+  #drained: { end: WalPosition; restarted: WalHeader } | null = null;
+  /** Pages of the last transaction taken, the only one that SQLite may not have accepted. */
+  #lastPages: ReadonlySet<number> | null = null;
+
+  /**
+   * Opens for reading. `directory`: where copies may be put. Throws `DatabaseError` for what is missing, not SQLite or
+   * not in WAL mode.
+   */
+  constructor(path: string, directory: string, runtime: { readonly files: Files; readonly clock: Clock }) {
+    const { files } = runtime;
+    statDatabase(path, files);
+    this.path = path;
+    this.#directory = directory;
+    this.#runtime = runtime;
+    this.#file = files.open(path, "read");
+    try {
+      this.pageSize = readPageSize(path, this.#file);
+      this.identity = this.#file.stat();
+      this.#openWal();
+    } catch (error) {
+      this.#file.close();
+      throw error;
+    }
+  }
+
+  inPlace({ database }: FilesSeen): "same" | "database" {
+    const { inode, device } = this.identity;
+    return database?.inode === inode && database.device === device ? "same" : "database";
+  }
+
+  end(at: WalPosition | null): LogEnd {
+    const wal = this.#wal;
+    const header = wal === null ? null : readWalHeader(wal);
+    if (wal === null || header === null) return { at, frames: 0 };
+    const from = at !== null && sameLog(at.header, header) ? at.state : beginWalScan(header);
+    const { commit } = this.#scan(wal, header, from);
+    return { at, frames: commit === null ? from.frames : commit.frame + 1 };
+  }
+
+  look(position: WalPosition | null, sizeMax: number): Look {
+    if (this.#wal === null) this.#openWal();
+    const wal = this.#wal;
+    const header = wal === null ? null : readWalHeader(wal);
+    const found = wal === null || header === null
+      ? this.#lookWithoutLog(position)
+      : this.#lookAtLog(wal, header, position, sizeMax);
+    // The file that we hold is read to its end before the one that its name leads to now.
+    if (found.kind !== "none" || this.#isWalInPlace()) return found;
+    this.#openWal();
+    return { kind: "doubt", reason: "the WAL was replaced by another file", gap: "possible" };
+  }
+
+  #lookWithoutLog(position: WalPosition | null): Look {
+    const database = this.#database();
+    if (position === null && database === "same") return { kind: "none" };
+    // The header of a new log that is just being written, or nothing that SQLite would read.
+    if ((this.#wal?.stat().size ?? 0) > 0) return { kind: "wait" };
+    if (position !== null) return { kind: "doubt", reason: "the WAL was emptied", gap: "possible" };
+    // As long as its time may hide another write it is waited with; then it is compared once more.
+    const isFresh = database === "unsure" && !this.#isSettled(this.#clean!.stat);
+    return isFresh ? { kind: "none" } : unseen;
+  }
+
+  #lookAtLog(wal: OpenFile, header: WalHeader, position: WalPosition | null, sizeMax: number): Look {
+    if (header.pageSize !== this.pageSize) return { kind: "doubt", reason: "the WAL has another page size" };
+    let from = beginWalScan(header);
+    if (position === null) {
+      // Only a checkpoint lets a log restart, and it would have written to the database.
+      if (this.#database() !== "same") return unseen;
+    } else if (sameLog(position.header, header)) {
+      if (!guardHolds(wal, position)) return { kind: "doubt", reason: "published frames were overwritten" };
+      from = { ...position.state };
+    } else {
+      return this.#lookAtOldLog(wal, header, position, sizeMax);
+    }
+    const { pages, commit } = this.#scan(wal, header, from, { sizeMax });
+    if (!this.#isLog(wal, header)) return { kind: "wait" };
+    return commit === null ? { kind: "none" } : { kind: "batch", batch: batchOf(header, from, pages, commit) };
+  }
+
+  /** The log was restarted: what it held behind `position` is still there as far as the new one has not come. */
+  #lookAtOldLog(wal: OpenFile, restarted: WalHeader, position: WalPosition, sizeMax: number): Look {
+    const drained = this.#drained;
+    if (drained !== null && sameLog(drained.restarted, restarted) && drained.end === position) {
+      return this.#followRestart(restarted);
+    }
+    if (restarted.salt1 !== (position.header.salt1 + 1) >>> 0) {
+      return { kind: "doubt", reason: "the WAL was restarted more than once", gap: "likely" };
+    }
+    const { frames } = position.state;
+    const over = this.#scan(wal, restarted, beginWalScan(restarted), { limit: frames + 1 }).frames;
+    const old = this.#scan(wal, position.header, position.state, { sizeMax });
+    if (!this.#isLog(wal, restarted)) return { kind: "wait" };
+    if (over <= frames && old.commit !== null) {
+      const batch = batchOf(position.header, position.state, old.pages, old.commit);
+      if (!old.cut) this.#drained = { end: batch.end, restarted };
+      return { kind: "batch", batch };
+    }
+    // Where the new log has come to our place, nobody knows what it wrote over.
+    if (over < frames) return this.#followRestart(restarted);
+    return { kind: "doubt", reason: "the WAL was restarted and overwritten before it was read", gap: "likely" };
+  }
+
+  #followRestart(header: WalHeader): Look {
+    const since = { header, state: beginWalScan(header) };
+    const known = this.#lastPages === null ? {} : { since, pages: this.#lastPages };
+    return { kind: "doubt", reason: "the WAL was restarted", ...known };
+  }
+
+  lookBack(_: WalPosition | null, seen: FileStat | null): Doubt | null {
+    // It was let go of only after it had been quiet for long enough.
+    this.#clean = seen === null ? null : { stat: seen, isSettled: true };
+    return null;
+  }
+
+  seal(stream: Stream, batch: Batch): boolean {
+    const wal = this.#wal!;
+    const { header, state, guard } = batch.end;
+    const holds = (): boolean => this.#endsAt(wal, header, batch.begin, state);
+    if (!stream.sealBatch({ wal, pageSize: this.pageSize }, batch, "memory", holds)) return false;
+    this.#lastPages = new Set(batch.pgnos.filter((_, i) => batch.sources[i] >= guard!.frame));
+    return true;
+  }
+
+  async hold(options: HoldOptions): Promise<HeldImage | null> {
+    return await this.#copy(options);
+  }
+
+  beginSnapshot(position: WalPosition | null): SnapshotPoint {
+    return { ...this.end(position), release: () => {} };
+  }
+
+  async freeze(_: SnapshotPoint, { position, index, sha256 }: FreezeOptions): Promise<FrozenAt | null> {
+    const copy = await this.#copy({ since: position ?? undefined, isWhole: true });
+    if (copy === null) return null;
+    try {
+      const rawHash = await hashImage(copy.image, { sha256, clock: this.#runtime.clock, index });
+      return { ...copy, rawHash, holdsPin: false };
+    } catch (error) {
+      copy.release();
+      throw error;
+    }
+  }
+
+  close(): void {
+    this.#wal?.close();
+    this.#file.close();
+  }
+
+  /**
+   * Copies the pages that may differ. In this order: pages of the database, then the log. What a checkpoint wrote into
+   * the file meanwhile is in the log too, as long as that is not restarted: then, and when the log went away, `null`.
+   */
+  async #copy(options: CopyOptions): Promise<Copy | null> {
+    if (!this.#isWalInPlace()) this.#openWal();
+    const wal = this.#wal;
+    const header = wal === null ? null : readWalHeader(wal);
+    const { files } = this.#runtime;
+    const before = files.stat(this.path);
+    if (before === null || this.inPlace({ database: before, wal: null }) !== "same") return null;
+    const { since } = options;
+    const passed = since !== undefined && wal !== null && header !== null &&
+      passes(wal, header, since, this.#framesOf(wal));
+    const only = passed && options.isWhole !== true ? options.pages ?? new Set<number>() : null;
+    files.makeDirectory(this.#directory);
+    const path = `${this.#directory}/observe.copy`;
+    files.remove(path);
+    const copy = files.open(path, "exclusive");
+    // Only our descriptor knows it from here on: nothing is left behind, however we end.
+    files.remove(path);
+    let image: Omit<Copy, "release"> | "incomplete" | null = null;
+    try {
+      await this.#copyFile(copy, only);
+      image = this.#overlay(copy, { before, header, passed, only, ...options });
+    } finally {
+      if (image === null || image === "incomplete") copy.close();
+    }
+    // It grew by pages that only the file has.
+    if (image === "incomplete") return await this.#copy({ ...options, isWhole: true });
+    if (image === null) return null;
+    if (image.end === null) this.#clean = { stat: before, isSettled: this.#isSettled(before) };
+    return { ...image, release: () => copy.close() };
+  }
+
+  async #copyFile(copy: OpenFile, only: ReadonlySet<number> | null): Promise<void> {
+    const { pageSize } = this;
+    const size = this.#file.stat().size;
+    if (only !== null) {
+      const page = new Uint8Array(pageSize);
+      for (const pgno of only) {
+        const start = (pgno - 1) * pageSize;
+        if (start + pageSize > size) continue;
+        readWhole(this.#file, page, start);
+        copy.write(page, start);
+      }
+      return;
+    }
+    const buffer = new Uint8Array(Math.min(runSize, size));
+    for (let start = 0; start < size; start += buffer.length) {
+      const bytes = buffer.subarray(0, Math.min(buffer.length, size - start));
+      readWhole(this.#file, bytes, start);
+      copy.write(bytes, start);
+      await this.#runtime.clock.sleep(0);
+    }
+  }
+
+  /** Puts the newest committed frames over the copied pages; nothing else runs meanwhile. */
+  #overlay(
+    copy: OpenFile,
+    options: CopyOptions & {
+      before: FileStat;
+      header: WalHeader | null;
+      passed: boolean;
+      only: ReadonlySet<number> | null;
+    },
+  ): Omit<Copy, "release"> | "incomplete" | null {
+    const { before, header, passed, only, since, pages } = options;
+    const wal = this.#wal;
+    const behind = new Set<number>(pages);
+    const begin = header === null ? null : beginWalScan(header);
+    const found = wal === null || header === null || begin === null ? null : this.#scan(wal, header, begin, {
+      onFrame: (frame, pgno) => passed && frame >= since!.state.frames && behind.add(pgno),
+    });
+    const commit = found?.commit ?? null;
+    const pageCount = commit?.pageCount ?? before.size / this.pageSize;
+    if (only !== null) {
+      const pgnos = [...behind].sort((a, b) => a - b);
+      if (missingGrowth({ pgnos, pageCount }, options.indexedCount ?? 0, this.pageSize) !== null) return "incomplete";
+    }
+    const page = new Uint8Array(this.pageSize);
+    for (const [pgno, frame] of commit === null ? [] : found!.pages) {
+      if (pgno > pageCount || (only !== null && !behind.has(pgno))) continue;
+      readFrame({ wal: wal!, pageSize: this.pageSize }, frame, page);
+      copy.write(page, (pgno - 1) * this.pageSize);
+    }
+    if (!Number.isInteger(pageCount) || pageCount < 1) return null;
+    copy.truncate(pageCount * this.pageSize);
+    const takenMs = this.#runtime.clock.now();
+    const end = commit === null ? null : positionAfter(header!, commit);
+    if (!this.#isWalInPlace() || (wal !== null && !this.#isLog(wal, header))) return null;
+    if (end !== null && !this.#endsAt(wal!, header!, begin!, end.state)) return null;
+    // Without a commit in the log the file alone is the database: then nobody may have written to it.
+    if (end === null && !sameStat(before, this.#runtime.files.stat(this.path))) return null;
+    if ((only === null || behind.has(1)) && readPageSize(this.path, copy) !== this.pageSize) return null;
+    const inLog = new Set(commit === null ? [] : found!.pages.keys());
+    this.#lastPages = new Set([...inLog].filter((pgno) => found!.pages.get(pgno)! >= commit!.firstFrame));
+    const image = new CopiedImage(copy, this.pageSize, pageCount);
+    return { image, end, changed: passed ? behind : null, inLog, takenMs };
+  }
+
+  #openWal(): void {
+    this.#wal?.close();
+    const path = `${this.path}-wal`;
+    this.#wal = this.#runtime.files.stat(path)?.type === "file" ? this.#runtime.files.open(path, "read") : null;
+  }
+
+  #isWalInPlace(): boolean {
+    const stat = this.#runtime.files.stat(`${this.path}-wal`);
+    return stat?.inode === this.#wal?.stat().inode && stat?.device === this.#wal?.stat().device;
+  }
+
+  /** True while the file holds this log; `null`: none. */
+  #isLog(wal: OpenFile, header: WalHeader | null): boolean {
+    const now = readWalHeader(wal);
+    return header === null || now === null ? header === now : sameLog(header, now);
+  }
+
+  /** Whether the database file is as it was when the log was empty. */
+  #database(): "same" | "unsure" | "changed" {
+    const clean = this.#clean;
+    if (clean === null || !sameStat(clean.stat, this.#runtime.files.stat(this.path))) return "changed";
+    return clean.isSettled ? "same" : "unsure";
+  }
+
+  #isSettled({ mtimeNs }: FileStat): boolean {
+    return this.#runtime.clock.now() - Number(mtimeNs / 1_000_000n) >= settledMs;
+  }
+
+  #framesOf(wal: OpenFile): number {
+    return Math.max(0, Math.floor((wal.stat().size - walHeaderSize) / (walFrameHeaderSize + this.pageSize)));
+  }
+
+  /** Scans what is in the file now. A log that becomes shorter meanwhile was emptied: it ends there. */
+  #scan(
+    wal: OpenFile,
+    header: WalHeader,
+    from: WalPosition["state"],
+    options: ScanOptions & { limit?: number } = {},
+  ): Scan {
+    const limit = Math.min(options.limit ?? Infinity, this.#framesOf(wal));
+    try {
+      return scanLog(wal, header, from, Math.max(limit, from.frames), options);
+    } catch (error) {
+      if (!(error instanceof DatabaseError) || error.code !== "short_read") throw error;
+      return { pages: new Map(), commit: null, frames: from.frames, cut: false };
+    }
+  }
+
+  /** True when the frames from `from` on still lead to `end`. */
+  #endsAt(wal: OpenFile, header: WalHeader, from: WalPosition["state"], end: WalPosition["state"]): boolean {
+    const { commit } = this.#scan(wal, header, from, { limit: end.frames });
+    return commit?.frame === end.frames - 1 && commit.checksum1 === end.checksum1 &&
+      commit.checksum2 === end.checksum2;
+  }
+}
