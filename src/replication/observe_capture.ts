@@ -28,6 +28,7 @@ import {
   type Batch,
   batchOf,
   guardHolds,
+  holdsFrameBefore,
   type LogEnd,
   missingGrowth,
   passes,
@@ -167,8 +168,8 @@ export class ObserveCapture implements Capture {
       if (!old.cut) this.#drained = { end: batch.end, restarted };
       return { kind: "batch", batch };
     }
-    // Where the new log has come to our place, nobody knows what it wrote over.
-    if (over < frames) return this.#followRestart(restarted);
+    // Where the new log has come to our place, or the file was cut, nobody knows what was behind it.
+    if (over < frames && holdsFrameBefore(wal, position)) return this.#followRestart(restarted);
     return { kind: "doubt", reason: "the WAL was restarted and overwritten before it was read", gap: "likely" };
   }
 

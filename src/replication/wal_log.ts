@@ -89,6 +89,15 @@ export function guardHolds(wal: OpenFile, position: WalPosition): boolean {
   return position.guard.bytes.every((byte, i) => bytes[i] === byte);
 }
 
+/** True while the last frame before `position` is in the file, be it of a log that is gone. */
+export function holdsFrameBefore(wal: OpenFile, { header, state }: WalPosition): boolean {
+  const bytes = new Uint8Array(walFrameHeaderSize);
+  const length = wal.read(bytes, walFrameOffset(header.pageSize, state.frames - 1));
+  const view = new DataView(bytes.buffer);
+  return length === bytes.length && view.getUint32(8) === header.salt1 && view.getUint32(12) === header.salt2 &&
+    view.getUint32(16) === state.checksum1 && view.getUint32(20) === state.checksum2;
+}
+
 interface Commit {
   readonly frame: number;
   readonly pageCount: number;

@@ -16,6 +16,7 @@ import {
 } from "../../src/replication/wal_log.ts";
 import type { Files } from "../../src/runtime/types.ts";
 import { Scene, system } from "./engine_scene.ts";
+import { appendPhantom } from "./phantom.ts";
 
 function open(scene: Scene): LiveDatabase {
   return LiveDatabase.open(scene.path, system.files, system.sqlite!);
@@ -100,30 +101,11 @@ test("[S10] [S18] lookAtWal: spilled frames of an open transaction are not there
   assertSource(scene, live, bytesOf(taken.image));
 });
 
-/** Appends a frame that is valid in every respect, as an application does that dies before the wal-index knows it. */
-function appendPhantom(scene: Scene, live: LiveDatabase, end: WalPosition, pageCount: number): void {
-  const { header, state } = end;
-  const frame = new Uint8Array(walFrameHeaderSize + live.pageSize).fill(0xee);
-  const view = new DataView(frame.buffer);
-  view.setUint32(0, 2);
-  view.setUint32(4, pageCount);
-  view.setUint32(8, header.salt1);
-  view.setUint32(12, header.salt2);
-  const of = (bytes: Uint8Array, a: number, b: number): [number, number] => walChecksum(header.byteOrder, bytes, a, b);
-  const first = of(frame.subarray(0, 8), state.checksum1, state.checksum2);
-  const [a, b] = of(frame.subarray(walFrameHeaderSize), ...first);
-  view.setUint32(16, a);
-  view.setUint32(20, b);
-  const wal = system.files.open(`${scene.path}-wal`, "update");
-  wal.write(frame, walFrameOffset(live.pageSize, state.frames));
-  wal.close();
-}
-
 test("[S117] lookAtWal: a valid commit frame that SQLite does not count is not taken; what overwrites it is", () => {
   const scene = new Scene();
   const live = open(scene);
-  const { end, pageCount } = batchOf(live, null);
-  appendPhantom(scene, live, end, pageCount);
+  const { end } = batchOf(live, null);
+  appendPhantom(`${scene.path}-wal`, end.state.frames);
   assert.equal(lookAtWal(live, end, Infinity).kind, "none");
   // Canary: to a reader without the gauge the frame looks like a commit.
   const blind = Object.create(live, {

@@ -33,6 +33,8 @@ export class Life {
   onOperation: (name: string, target: string) => void = () => {};
   /** Called before and after everything that SQLite does for us, and before every read of the WAL. */
   onMoment: (call: string) => void = () => {};
+  /** The file system as this process has it. */
+  readonly files: Files = this.#fileSystem(system.files);
   readonly #connections = new Set<SqliteConnection>();
   readonly #files = new Set<OpenFile>();
 
@@ -54,13 +56,13 @@ export class Life {
     if (!this.alive) throw new Crash(`killed at ${name} ${target}`);
   }
 
-  runtime(clock: Clock): Runtime {
+  runtime(clock: Clock, sqlite: Sqlite | null = system.sqlite): Runtime {
     const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
       this.alive ? clock.sleep(ms, signal) : new Promise(() => {});
     return {
       ...system,
-      sqlite: this.#sqlite(system.sqlite!),
-      files: this.#fileSystem(system.files),
+      sqlite: sqlite === null ? null : this.#sqlite(sqlite),
+      files: this.files,
       clock: { now: () => clock.now(), monotonic: () => clock.monotonic(), sleep },
     };
   }
@@ -239,9 +241,13 @@ export class Scene {
   }
 
   /** A new process with the same disk; `wrap` stands between it and the bucket. */
-  start(wrap: (store: ObjectStore) => ObjectStore = (store) => store, machine: Partial<Files> = {}): void {
+  start(
+    wrap: (store: ObjectStore) => ObjectStore = (store) => store,
+    machine: Partial<Files> = {},
+    sqlite: Sqlite | null = system.sqlite,
+  ): void {
     this.life = new Life();
-    const runtime = this.life.runtime(this.clock);
+    const runtime = this.life.runtime(this.clock, sqlite);
     this.engine = new DatabaseEngine({
       path: this.path,
       root,

@@ -165,8 +165,10 @@ test("[S120] DatabaseEngine: as another user it waits for the application to mak
   await scene.prove();
 });
 
-test("[S42] [S120] DatabaseEngine: without the right to write it says whose right is needed", { timeout }, async () => {
-  const scene = new Scene();
+test("[S42] DatabaseEngine: where a pin is asked for, without the right to write, it says whose right is needed", {
+  timeout,
+}, async () => {
+  const scene = new Scene({ mode: "pin" });
   scene.start();
   scene.life.onOperation = (name, target) => {
     if (name === "open" && target === scene.path) throw Object.assign(new Error("EACCES"), { code: "EACCES" });

@@ -1,0 +1,349 @@
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
+import { readdirSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { DatabaseSync } from "node:sqlite";
+import { test } from "node:test";
+import { DatabaseError } from "../../src/errors.ts";
+import type { EngineOptions } from "../../src/replication/options.ts";
+import { SeededRandom } from "../simulation/random.ts";
+import { Crash, Scene, system } from "./engine_scene.ts";
+import { appendPhantom } from "./phantom.ts";
+
+const timeout = 60_000;
+
+/** A scene whose walrust may only look: whatever else it tries fails the test. */
+function observed(options: Partial<EngineOptions> = {}): Scene {
+  const scene = new Scene({ mode: "observe", ...options });
+  scene.app.exec("PRAGMA wal_autocheckpoint = 0");
+  startWatching(scene);
+  return scene;
+}
+
+function startWatching(scene: Scene): void {
+  scene.start((store) => store, {
+    open: (path, mode) => {
+      assert.ok(mode === "read" || path.startsWith(scene.state), `${mode} ${path}`);
+      assert.ok(!path.endsWith("-shm"), path);
+      return scene.life.files.open(path, mode);
+    },
+  });
+  scene.life.onOperation = (name, target) => assert.ok(name !== "connect", `${name} ${target}`);
+}
+
+/** What the application sees. */
+function content(database: DatabaseSync): string {
+  const hash = createHash("sha256");
+  for (const row of database.prepare("SELECT id, data FROM rows ORDER BY id").all()) {
+    hash.update(`${row.id} ${Buffer.from(row.data as Uint8Array).toString("base64")}\n`);
+  }
+  return hash.digest("hex");
+}
+
+async function contentAt(scene: Scene, seq: bigint): Promise<string> {
+  const path = `${scene.directory}/at-${seq}.db`;
+  writeFileSync(path, await scene.restored(seq));
+  const database = new DatabaseSync(path);
+  try {
+    return content(database);
+  } finally {
+    database.close();
+  }
+}
+
+/** Every published point is a commit, in the order of the commits. */
+async function provePoints(scene: Scene, commits: readonly string[]): Promise<void> {
+  let last = 0;
+  const points = new Set((await scene.objects()).map((key) => BigInt(`0x${key.slice(-22, -6)}`)));
+  for (const seq of [...points].sort((a, b) => Number(a - b))) {
+    const at = commits.indexOf(await contentAt(scene, seq), last);
+    assert.ok(at >= last, `seq ${seq} is not a commit after the one before`);
+    last = at;
+  }
+}
+
+test("ObserveCapture: commits become deltas without a lock, a connection or a written byte", { timeout }, async () => {
+  const scene = observed();
+  for (let i = 0; i < 20; i++) {
+    scene.commit(10);
+    if (i % 7 === 3) scene.app.exec("DELETE FROM rows WHERE id % 3 = 0");
+    await scene.sync();
+  }
+  assert.equal(scene.of("observing")[0].reason, "asked for");
+  assert.equal(scene.of("delta").length, 19, "the first commits are in the snapshot");
+  assert.deepEqual(scene.of("difference"), []);
+  const snapshot = scene.engine.requestSnapshot();
+  for (let i = 0; i < 3; i++) await scene.sync();
+  assert.ok((await snapshot).seq > 20n);
+  scene.commit();
+  await scene.sync();
+  await scene.prove();
+});
+
+test("[S20] ObserveCapture: a log restarted between two looks is salvaged, nothing is lost", { timeout }, async () => {
+  const scene = observed();
+  await scene.sync();
+  for (let i = 0; i < 5; i++) {
+    scene.commit(100);
+    await scene.sync();
+    const before = scene.of("delta").length;
+    scene.commit(60);
+    const old = content(scene.app);
+    scene.app.exec("PRAGMA wal_checkpoint(RESTART)");
+    scene.commit(3);
+    await scene.sync();
+    await scene.sync();
+    const [salvaged] = scene.of("delta").slice(before);
+    assert.ok(salvaged.frames > 0);
+    assert.equal(await contentAt(scene, salvaged.seq), old, "the point before the restart");
+  }
+  assert.deepEqual(scene.of("wal_gap"), []);
+  await scene.prove();
+});
+
+test("[S20] [S22] ObserveCapture: a log that was overwritten unseen is a gap that is said, then a difference", {
+  timeout,
+}, async () => {
+  const scene = observed();
+  await scene.sync();
+  scene.commit(20);
+  await scene.sync();
+  const { seq } = scene.of("delta").at(-1)!;
+  scene.commit(5);
+  scene.app.exec("PRAGMA wal_checkpoint(RESTART)");
+  for (let i = 0; i < 10; i++) scene.commit(20);
+  await scene.sync();
+  const [gap] = scene.of("wal_gap");
+  assert.equal(gap.seq, seq);
+  assert.match(gap.reason, /overwritten before it was read/);
+  assert.equal(scene.of("wal_gap").length, 1);
+  await scene.prove();
+});
+
+test("[S23] ObserveCapture: an unlinked log is read to its end; short-lived writers lose nothing but points in time", {
+  timeout,
+}, async () => {
+  const scene = observed();
+  await scene.sync();
+  scene.commit(5);
+  await scene.sync();
+  const before = scene.of("delta").length;
+  scene.commit(7);
+  const last = content(scene.app);
+  scene.app.close();
+  assert.deepEqual(readdirSync(scene.directory).filter((name) => name.endsWith("-wal")), []);
+  await scene.sync();
+  assert.equal(await contentAt(scene, scene.of("delta")[before].seq), last);
+  assert.deepEqual(scene.of("wal_gap"), []);
+  for (let i = 0; i < 5; i++) {
+    scene.connect();
+    scene.commit(3);
+    scene.app.close();
+    scene.connect();
+    scene.commit(3);
+    scene.app.close();
+    await scene.sync();
+    await scene.sync();
+  }
+  assert.ok(scene.of("wal_gap").length > 0, "logs came and went between two looks");
+  scene.connect();
+  scene.commit();
+  await scene.prove();
+});
+
+test("[S117] ObserveCapture: a commit that SQLite did not accept is taken back, whatever overwrites it", {
+  timeout,
+}, async () => {
+  for (const restart of [false, true]) {
+    const scene = observed();
+    await scene.sync();
+    scene.commit(30);
+    await scene.sync();
+    const frames = Math.floor((statSync(`${scene.path}-wal`).size - 32) / (4096 + 24));
+    appendPhantom(`${scene.path}-wal`, frames);
+    await scene.sync();
+    assert.equal(scene.of("delta").at(-1)!.pages, 1, "it looks like a commit");
+    if (restart) scene.app.exec("PRAGMA wal_checkpoint(RESTART)");
+    scene.commit(1);
+    await scene.sync();
+    await scene.sync();
+    assert.ok(scene.of("difference").some(({ pages }) => pages > 0));
+    await scene.prove();
+  }
+});
+
+for (const seed of [2, 4, 5, 7]) {
+  test(`ObserveCapture: any application, seed ${seed}: every point is a commit, the newest one the database`, {
+    timeout,
+  }, async () => {
+    const random = new SeededRandom(seed);
+    const scene = observed({ batchSizeMax: random.chance(0.5) ? 20_000 : undefined });
+    const commits = [content(scene.app)];
+    await scene.sync();
+    const rows = (): number => 1 + random.integer(40);
+    const pragma = (): string =>
+      `PRAGMA wal_checkpoint(${["PASSIVE", "FULL", "RESTART", "TRUNCATE"][random.integer(4)]})`;
+    for (let step = 0; step < 60; step++) {
+      const choice = random.integer(10);
+      if (choice < 4) scene.commit(rows());
+      else if (choice === 4) scene.app.exec(`DELETE FROM rows WHERE id % ${2 + random.integer(8)} = 0`);
+      else if (choice === 5) scene.app.exec(pragma());
+      else if (choice === 6 && random.chance(0.4)) scene.app.exec("VACUUM");
+      else if (choice === 7 && random.chance(0.5)) scene.connect();
+      else if (choice === 8) scene.app.exec("UPDATE rows SET data = randomblob(500) WHERE id % 5 = 0");
+      commits.push(content(scene.app));
+      if (random.chance(0.4)) await scene.sync();
+    }
+    await scene.sync();
+    await scene.engine.stop(5000);
+    await provePoints(scene, commits);
+    await scene.prove();
+  });
+}
+
+test("ObserveCapture: canary, a point that is no commit is noticed", { timeout }, async () => {
+  const scene = observed();
+  await scene.sync();
+  await assert.rejects(provePoints(scene, ["something else"]), /not a commit/);
+});
+
+test("[S20] ObserveCapture: commits, checkpoints and restarts at every single read of the log", {
+  timeout,
+}, async () => {
+  for (const act of ["commit", "restart", "truncate", "replace"]) {
+    const scene = observed();
+    scene.clock.now = () => Date.now();
+    const commits = [content(scene.app)];
+    await scene.sync();
+    let moments = 0;
+    for (let left = -1; left < 0; moments++) {
+      scene.commit(8);
+      commits.push(content(scene.app));
+      left = moments;
+      scene.life.onMoment = () => {
+        if (left-- !== 0) return;
+        if (act === "restart") scene.app.exec("PRAGMA wal_checkpoint(RESTART)");
+        if (act === "truncate") scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+        if (act === "replace") scene.connect();
+        scene.commit(2);
+        commits.push(content(scene.app));
+      };
+      if (moments % 5 === 4) void scene.engine.requestSnapshot().catch(() => undefined);
+      await scene.sync();
+      await scene.sync();
+      scene.life.onMoment = () => {};
+    }
+    assert.ok(moments >= 6, `${moments} moments`);
+    await scene.engine.stop(5000);
+    await provePoints(scene, commits);
+    await scene.prove();
+  }
+});
+
+test("[S118] ObserveCapture: killed at every operation, checkpoints while it is down: no fork, no loss", {
+  timeout: 120_000,
+}, async () => {
+  const scene = observed();
+  await scene.sync();
+  let kills = 0;
+  for (let at = 1; at < 400; at++) {
+    scene.commit(4);
+    let operations = 0;
+    scene.life.onOperation = () => {
+      if (++operations === at) scene.life.crash();
+    };
+    void scene.engine.requestSnapshot().catch(() => undefined);
+    try {
+      await scene.sync();
+      if (operations < at) break;
+    } catch (error) {
+      if (!(error instanceof Crash)) throw error;
+      kills++;
+    }
+    if (at % 3 === 0) scene.app.exec("PRAGMA wal_checkpoint(RESTART)");
+    if (!scene.life.alive) startWatching(scene);
+    scene.life.onOperation = () => {};
+    await scene.sync();
+  }
+  assert.ok(kills > 15, `${kills} kills`);
+  assert.equal((await scene.lineages()).length, 1);
+  await scene.prove();
+});
+
+test("[S42] [S120] DatabaseEngine: without the right to write it observes, and says whose right it lacks", {
+  timeout,
+}, async () => {
+  const scene = new Scene();
+  for (const code of ["EACCES", "EROFS"]) {
+    scene.start((store) => store, {
+      open: (path, mode) => {
+        if (path === scene.path && mode !== "read") throw Object.assign(new Error(code), { code });
+        return scene.life.files.open(path, mode);
+      },
+    });
+    scene.commit(3);
+    await scene.sync();
+    const { reason } = scene.of("observing").at(-1)!;
+    assert.match(reason, new RegExp(`app\\.db cannot be opened for writing by .*${code}.*user that owns the database`));
+    scene.commit(3);
+    await scene.sync();
+    await scene.engine.stop(5000);
+  }
+  assert.equal(scene.of("observing").length, 2);
+  await scene.prove();
+});
+
+test("DatabaseEngine: a runtime without a SQLite that can hold a pin observes, or refuses where a pin is asked for", {
+  timeout,
+}, async () => {
+  for (const sqlite of [null, { ...system.sqlite!, version: [3, 50, 4] as const }]) {
+    const scene = new Scene();
+    scene.start((store) => store, {}, sqlite);
+    await scene.sync();
+    scene.commit();
+    await scene.sync();
+    assert.match(scene.of("observing")[0].reason, /no built-in SQLite of version 3\.51/);
+    await scene.prove();
+    const asked = new Scene({ mode: "pin" });
+    assert.throws(() => asked.start((store) => store, {}, sqlite), (error) => {
+      assert.ok(error instanceof DatabaseError && error.code === "no_sqlite");
+      return true;
+    });
+  }
+});
+
+test("[S31] ObserveCapture: a database that leaves WAL mode is waited for, then compared", { timeout }, async () => {
+  const scene = observed();
+  await scene.sync();
+  scene.commit(3);
+  await scene.sync();
+  scene.app.exec("PRAGMA journal_mode = DELETE");
+  scene.commit(3);
+  await scene.sync();
+  scene.clock.skip(60_000);
+  await scene.sync();
+  assert.match(String(scene.of("sync_failed").at(-1)!.error), /not in WAL mode/);
+  scene.connect();
+  scene.commit(3);
+  scene.clock.skip(60_000);
+  await scene.sync();
+  await scene.sync();
+  await scene.prove();
+});
+
+test("[S32] ObserveCapture: a replaced file goes on in the same lineage", { timeout }, async () => {
+  const [scene, other] = [observed(), new Scene()];
+  await scene.sync();
+  other.commit(40);
+  other.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  other.app.close();
+  scene.app.close();
+  renameSync(other.path, scene.path);
+  scene.connect();
+  scene.commit();
+  await scene.sync();
+  await scene.sync();
+  assert.equal(scene.of("database_replaced").length, 1);
+  assert.equal((await scene.lineages()).length, 1);
+  await scene.prove();
+});
