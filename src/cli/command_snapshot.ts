@@ -22,6 +22,7 @@ export async function run(context: CommandContext, call: CommandCall): Promise<n
     log,
     signal,
     holder: holderOf(context),
+    ownProcess: true,
   });
   output.json({ path, ...report, checksum: checksumHex(report.checksum) });
   output.line(`${path} → ${report.destination}`);

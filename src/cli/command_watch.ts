@@ -31,6 +31,7 @@ export async function run(context: CommandContext, call: CommandCall): Promise<n
     log: output.isJson ? log : quieter(log),
     signal: call.options.withParent === true ? AbortSignal.any([signal, orphaned(context)]) : signal,
     holder: holderOf(context),
+    ownProcess: true,
   });
   // The errors were printed as they came; here only the code is left to tell.
   return failures.length === 0 ? 0 : exitCodeOf(failures[0].error);
@@ -76,6 +77,12 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
   switch (event.kind) {
     case "started":
       return [`watching → ${event.destination}, at seq ${event.seq}`, false];
+    case "old_sqlite":
+      return [
+        `written by SQLite ${event.version}: before 3.51.3 a checkpoint that meets a commit may lose it; ` +
+        "update the application's SQLite",
+        true,
+      ];
     case "observing":
       return [`observing its files only, points in time may be missed: ${printable(event.reason)}`, true];
     case "wal_gap":

@@ -89,7 +89,7 @@ export const commands: readonly CommandEntry[] = [
         flags: "--adopt",
         description: "where the state directory is lost, go on in the bucket's lineage: read it, send what differs",
       },
-      { flags: "--with-parent", description: "stop when the process that started this one is gone", hidden: true },
+      { flags: "--with-parent", description: "stop when the process that started this one is gone" },
     ],
     epilogue: "Example:\n  walrust watch app.db -b s3://my-bucket/backups",
     load: () => import("./command_watch.ts"),

@@ -13,20 +13,22 @@ import type { Files, FileStat } from "../runtime/types.ts";
 export function locateDatabase(
   files: Files,
   given: string,
-  mode: CaptureMode,
-  taken: ReadonlySet<string> = new Set(),
+  options: { mode: CaptureMode; isShared: boolean; taken?: ReadonlySet<string> },
 ): DatabasePath {
+  const { mode, isShared, taken } = options;
   try {
     statDatabase(given, files);
     const database = { given, name: absolutePath(files, given), real: files.realPath(given) };
-    if (taken.has(database.real)) {
+    if (taken?.has(database.real)) {
       throw new ConfigError("same_database", `${given} and another path given lead to the same ${database.real}`, {
         hint: "name each database once",
         data: { path: given, database: database.real },
       });
     }
     // Where a lock may be held nothing is opened beside its holder, which may be this process: the engine will look.
-    if (files.stat(besideDirectory(database.real)) === null) inspectDatabase(database.real, files, mode !== "pin");
+    if (files.stat(besideDirectory(database.real)) === null) {
+      inspectDatabase(database.real, files, { mode: mode === "pin" ? "update" : "read", isShared });
+    }
     return database;
   } catch (error) {
     if (!isForbidden(error)) throw error;

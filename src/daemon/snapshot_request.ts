@@ -152,6 +152,8 @@ export interface SnapshotCall {
   readonly signal?: AbortSignal;
   /** Names this process in the lock file. */
   readonly holder?: string;
+  /** As for a watch. */
+  readonly ownProcess?: boolean;
   /** How long to wait for a running watch or another snapshot, milliseconds. */
   readonly limitMs?: number;
 }
@@ -164,7 +166,8 @@ type Done = Omit<SnapshotReport, "destination">;
  */
 export async function snapshotNow(call: SnapshotCall): Promise<SnapshotReport> {
   const { runtime, store, root, options, signal } = call;
-  const database = locateDatabase(runtime.files, call.path, call.options.mode);
+  const isShared = call.ownProcess !== true;
+  const database = locateDatabase(runtime.files, call.path, { mode: call.options.mode, isShared });
   const place = makeStatePlace(runtime, database, options);
   const deadline = runtime.clock.monotonic() + (call.limitMs ?? defaultLimitMs);
   let done: Done | null = null;
@@ -242,6 +245,7 @@ async function takeAlone(call: SnapshotCall, path: string, directory: string, lo
       path,
       root,
       directory,
+      isShared: call.ownProcess !== true,
       store,
       runtime,
       options: { ...options, onStartup: false, snapshotIntervalMs: 0, waitForDatabase: false },

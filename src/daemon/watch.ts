@@ -50,6 +50,11 @@ export interface WatchCall {
   readonly signal?: AbortSignal;
   /** Names this process in the lock file. */
   readonly holder?: string;
+  /**
+   * True where no other code of this process opens the databases. Otherwise their descriptors stay open to the end:
+   * closing one would drop the locks of the application's own connections.
+   */
+  readonly ownProcess?: boolean;
 }
 
 /** Uploads that run side by side over all databases: objects in one piece, and streams, which hold more memory. */
@@ -138,7 +143,7 @@ async function findDatabase(
   let absence: DatabaseError | null = null;
   while (!call.signal?.aborted) {
     try {
-      return locateDatabase(files, given, call.options.mode, taken);
+      return locateDatabase(files, given, { mode: call.options.mode, isShared: call.ownProcess !== true, taken });
     } catch (error) {
       if (!isAbsence(error) || !(continues || call.options.waitForDatabase)) throw error;
       if (error.code !== absence?.code) {
@@ -178,7 +183,17 @@ async function watchFile(
     if (!isSwitched || event.kind !== "stopped") report(call, { ...event, path: database.given });
   };
   const { directory } = place;
-  const engine = new DatabaseEngine({ path: database.real, root, directory, continues, store, runtime, options, emit });
+  const engine = new DatabaseEngine({
+    path: database.real,
+    root,
+    directory,
+    continues,
+    isShared: call.ownProcess !== true,
+    store,
+    runtime,
+    options,
+    emit,
+  });
   const limit = stopLimit(engine, clock, signal, end);
   try {
     const asked = requests = new SnapshotRequests({ runtime, directory, store, root, engine });
@@ -224,7 +239,7 @@ function report(call: WatchCall, event: WatchEvent): void {
 
 function severityOf(event: WatchEvent): "error" | "warning" | "debug" {
   if (["failed", "fenced", "wal_size_exceeded", "spool_full"].includes(event.kind)) return "error";
-  if (["observing", "wal_gap"].includes(event.kind)) return "warning";
+  if (["old_sqlite", "observing", "wal_gap"].includes(event.kind)) return "warning";
   return event.kind === "sync_failed" || (event.kind === "waiting" && event.trouble) ? "warning" : "debug";
 }
 

@@ -11,6 +11,7 @@
  * | 24 | 4 | change counter |
  * | 28 | 4 | pages in the file, trusted only when 92 equals the change counter |
  * | 92 | 4 | change counter for which the page count is valid |
+ * | 96 | 4 | version of the SQLite that wrote page 1 last, such as 3051003 for 3.51.3 |
  */
 
 import { isPageSize, viewOf } from "./bytes.ts";
@@ -36,6 +37,8 @@ export interface SqliteHeader {
   reservedBytes: number;
   /** Change counter for which `pageCount` was written. */
   versionValidFor: number;
+  /** Version of the SQLite that wrote page 1 last: 3051003 is 3.51.3; 0 before 3.7.0. */
+  sqliteVersion: number;
 }
 
 /** Reads the database header, or says why these bytes are none; an encrypted database has no magic. */
@@ -57,6 +60,7 @@ export function parseSqliteHeader(bytes: Uint8Array): SqliteHeader | "empty" | "
     changeCounter: view.getUint32(24),
     pageCount: view.getUint32(28),
     versionValidFor: view.getUint32(92),
+    sqliteVersion: view.getUint32(96),
   };
 }
 

@@ -69,6 +69,8 @@ export interface Capture {
   readonly path: string;
   /** Bytes. */
   readonly pageSize: number;
+  /** Version of the SQLite that wrote page 1 last, such as 3051003. */
+  readonly sqliteVersion: number;
   /** Device and inode of what we opened. */
   readonly identity: FileStat;
   /** The pinned database, whose pins a rollover moves; `null` where it is only observed. */

@@ -59,6 +59,8 @@ export interface EngineParts {
   readonly directory: string;
   /** True where another engine of this process replicated to `root` before: trouble is waited out from the start. */
   readonly continues?: boolean;
+  /** True where other code of this process may have the database open. */
+  readonly isShared?: boolean;
   readonly store: ObjectStore;
   readonly runtime: Runtime;
   readonly options: EngineOptions;

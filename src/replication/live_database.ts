@@ -5,8 +5,9 @@
  */
 import { DatabaseError } from "../errors.ts";
 import { shellQuoted } from "../format/bytes.ts";
-import { parseSqliteHeader } from "../format/sqlite_header.ts";
+import { parseSqliteHeader, type SqliteHeader } from "../format/sqlite_header.ts";
 import type { CheckpointResult, Files, FileStat, OpenFile, Sqlite, SqliteConnection } from "../runtime/types.ts";
+import { type DatabaseFileOptions, openDatabaseFile } from "./database_file.ts";
 import { userOf } from "./state_directory.ts";
 
 /** How gauge and pins are opened: they neither checkpoint nor delete the WAL. */
@@ -38,11 +39,11 @@ export function statDatabase(path: string, files: Pick<Files, "stat">): FileStat
  * Throws `DatabaseError` for what cannot be replicated, without SQLite. Only for a file of which this process has no
  * connection: the descriptor opened here takes their locks with it when it is closed.
  */
-export function inspectDatabase(path: string, files: Files, isObserved: boolean): void {
+export function inspectDatabase(path: string, files: Files, options: DatabaseFileOptions): void {
   statDatabase(path, files);
-  const file = isObserved ? files.open(path, "read") : openDatabaseFile(path, files);
+  const file = options.mode === "read" ? openDatabaseFile(path, files, options) : openToWrite(path, files, options);
   try {
-    readPageSize(path, file);
+    readHeader(path, file);
   } finally {
     file.close();
   }
@@ -63,6 +64,8 @@ export class LiveDatabase {
   readonly path: string;
   /** Bytes. */
   readonly pageSize: number;
+  /** Version of the SQLite that wrote page 1 last, such as 3051003. */
+  readonly sqliteVersion: number;
   /** Device and inode of what we opened. */
   readonly identity: FileStat;
   readonly file: OpenFile;
@@ -77,7 +80,7 @@ export class LiveDatabase {
   private constructor(
     parts: {
       path: string;
-      pageSize: number;
+      header: SqliteHeader;
       file: OpenFile;
       wal: OpenFile;
       gauge: SqliteConnection;
@@ -86,7 +89,8 @@ export class LiveDatabase {
     sqlite: Sqlite,
   ) {
     this.path = parts.path;
-    this.pageSize = parts.pageSize;
+    this.pageSize = parts.header.pageSize;
+    this.sqliteVersion = parts.header.sqliteVersion;
     this.file = parts.file;
     this.identity = parts.file.stat();
     this.wal = parts.wal;
@@ -98,14 +102,16 @@ export class LiveDatabase {
 
   /**
    * Opens and pins. Throws `DatabaseError` for what is missing, not SQLite, not in WAL mode, locked away or not ours to
-   * write, and `no_wal` where a pin would create the WAL in our name and lock its owner out.
+   * write, `no_wal` where a pin would create the WAL in our name and lock its owner out, and `second_sqlite` where
+   * another copy of SQLite is loaded. `isShared` as {@linkcode DatabaseFileOptions} says.
    */
-  static open(path: string, files: Files, sqlite: Sqlite): LiveDatabase {
+  static open(path: string, files: Files, sqlite: Sqlite, isShared: boolean = false): LiveDatabase {
     const stat = statDatabase(path, files);
-    const file = openDatabaseFile(path, files);
+    assertOnlyCopy(path, sqlite);
+    const file = openToWrite(path, files, { mode: "update", isShared });
     const connections: SqliteConnection[] = [];
     try {
-      const pageSize = readPageSize(path, file);
+      const header = readHeader(path, file);
       assertOwnWal(path, stat, files);
       const gauge = sqlite.open(path, reader);
       connections.push(gauge);
@@ -114,7 +120,7 @@ export class LiveDatabase {
       connections.push(pin);
       pin.beginRead();
       const wal = files.open(`${path}-wal`, "read");
-      return new LiveDatabase({ path, pageSize, file, wal, gauge, pin }, sqlite);
+      return new LiveDatabase({ path, header, file, wal, gauge, pin }, sqlite);
     } catch (error) {
       for (const connection of connections.reverse()) connection.close();
       file.close();
@@ -194,10 +200,10 @@ export class LiveDatabase {
   }
 }
 
-function openDatabaseFile(path: string, files: Files): OpenFile {
+function openToWrite(path: string, files: Files, options: DatabaseFileOptions): OpenFile {
   try {
     // Nothing is written to it, but checkpoints need the right, and without it SQLite's write lock is none.
-    return files.open(path, "update");
+    return openDatabaseFile(path, files, options);
   } catch (error) {
     throw new DatabaseError(
       "not_writable",
@@ -211,8 +217,8 @@ function openDatabaseFile(path: string, files: Files): OpenFile {
   }
 }
 
-/** Page size, bytes, of a database in WAL mode; throws `DatabaseError` for anything else. */
-export function readPageSize(path: string, file: OpenFile): number {
+/** The header of a database in WAL mode; throws `DatabaseError` for anything else. */
+export function readHeader(path: string, file: OpenFile): SqliteHeader {
   const bytes = new Uint8Array(100);
   const header = parseSqliteHeader(bytes.subarray(0, file.read(bytes, 0)));
   if (header === "empty") {
@@ -228,7 +234,17 @@ export function readPageSize(path: string, file: OpenFile): number {
     });
   }
   if (header.readVersion !== 2) throw notWal(path, "a rollback journal");
-  return header.pageSize;
+  return header;
+}
+
+/** Two copies of SQLite in one process do not see each other's locks, and each drops those of the other. */
+function assertOnlyCopy(path: string, sqlite: Sqlite): void {
+  const copies = sqlite.otherCopies?.() ?? [];
+  if (copies.length === 0) return;
+  throw new DatabaseError("second_sqlite", `this process has loaded another SQLite too (${copies.join(", ")})`, {
+    hint: `replicate from a process of its own: start \`walrust watch ${shellQuoted(path)} -b … --with-parent\``,
+    data: { path, copies },
+  });
 }
 
 function assertOwnWal(path: string, database: FileStat, files: Files): void {

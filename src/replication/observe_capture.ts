@@ -19,8 +19,9 @@ import type {
   Look,
   SnapshotPoint,
 } from "./capture.ts";
+import { openDatabaseFile } from "./database_file.ts";
 import { CopiedImage, readFrame, readWhole } from "./image.ts";
-import { type FilesSeen, readPageSize, statDatabase } from "./live_database.ts";
+import { type FilesSeen, readHeader, statDatabase } from "./live_database.ts";
 import { sameStat } from "./pin_capture.ts";
 import { hashImage } from "./snapshot.ts";
 import type { Stream } from "./stream.ts";
@@ -61,6 +62,7 @@ interface Copy extends HeldImage {
 export class ObserveCapture implements Capture {
   readonly path: string;
   readonly pageSize: number;
+  readonly sqliteVersion: number;
   readonly identity: FileStat;
   readonly pinned = null;
   readonly #file: OpenFile;
@@ -78,15 +80,22 @@ export class ObserveCapture implements Capture {
    * Opens for reading. `directory`: where copies may be put. Throws `DatabaseError` for what is missing, not SQLite or
    * not in WAL mode.
    */
-  constructor(path: string, directory: string, runtime: { readonly files: Files; readonly clock: Clock }) {
+  constructor(
+    path: string,
+    directory: string,
+    runtime: { readonly files: Files; readonly clock: Clock },
+    isShared: boolean,
+  ) {
     const { files } = runtime;
     statDatabase(path, files);
     this.path = path;
     this.#directory = directory;
     this.#runtime = runtime;
-    this.#file = files.open(path, "read");
+    this.#file = openDatabaseFile(path, files, { mode: "read", isShared });
     try {
-      this.pageSize = readPageSize(path, this.#file);
+      const { pageSize, sqliteVersion } = readHeader(path, this.#file);
+      this.pageSize = pageSize;
+      this.sqliteVersion = sqliteVersion;
       this.identity = this.#file.stat();
       this.#openWal();
     } catch (error) {
@@ -313,7 +322,7 @@ export class ObserveCapture implements Capture {
     if (end !== null && !this.#endsAt(wal!, header!, begin!, end.state)) return null;
     // Without a commit in the log the file alone is the database: then nobody may have written to it.
     if (end === null && !sameStat(before, this.#runtime.files.stat(this.path))) return null;
-    if ((only === null || behind.has(1)) && readPageSize(this.path, copy) !== this.pageSize) return null;
+    if ((only === null || behind.has(1)) && readHeader(this.path, copy).pageSize !== this.pageSize) return null;
     const inLog = new Set(commit === null ? [] : found!.pages.keys());
     this.#lastPages = new Set([...inLog].filter((pgno) => found!.pages.get(pgno)! >= commit!.firstFrame));
     const image = new CopiedImage(copy, this.pageSize, pageCount);

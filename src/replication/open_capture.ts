@@ -13,6 +13,7 @@ export class CaptureOpener {
   readonly #sqlite: Sqlite | null;
   /** Why it was observed the last time. */
   #observed: string | null = null;
+  #warned = false;
 
   /** Throws `DatabaseError` where a pin is asked for and this runtime's SQLite cannot hold one. */
   constructor(
@@ -22,6 +23,8 @@ export class CaptureOpener {
       readonly directory: string;
       readonly runtime: Runtime;
       readonly options: Pick<EngineOptions, "mode">;
+      /** True where other code of this process may have the database open. */
+      readonly isShared?: boolean;
       readonly emit: (event: EngineEvent) => void;
     },
   ) {
@@ -33,12 +36,22 @@ export class CaptureOpener {
 
   /** Throws `DatabaseError` for what cannot be replicated. */
   open(): Capture {
-    const { path, runtime, options } = this.#parts;
+    const capture = this.#open();
+    const { path, emit } = this.#parts;
+    if (!this.#warned && hasResetRace(capture.sqliteVersion)) {
+      this.#warned = true;
+      emit({ kind: "old_sqlite", path, version: versionText(capture.sqliteVersion) });
+    }
+    return capture;
+  }
+
+  #open(): Capture {
+    const { path, runtime, options, isShared } = this.#parts;
     if (options.mode === "observe") return this.#observe("asked for");
     const sqlite = this.#sqlite;
     if (sqlite === null) return this.#observe(noSqlite(runtime.sqlite).message);
     try {
-      return new PinCapture(LiveDatabase.open(path, runtime.files, sqlite), runtime);
+      return new PinCapture(LiveDatabase.open(path, runtime.files, sqlite, isShared), runtime);
     } catch (error) {
       const isReadOnly = error instanceof DatabaseError && error.code === "not_writable";
       if (!isReadOnly || options.mode === "pin") throw error;
@@ -47,12 +60,21 @@ export class CaptureOpener {
   }
 
   #observe(reason: string): Capture {
-    const { path, directory, runtime, emit } = this.#parts;
-    const capture = new ObserveCapture(path, `${directory}/spool`, runtime);
+    const { path, directory, runtime, emit, isShared } = this.#parts;
+    const capture = new ObserveCapture(path, `${directory}/spool`, runtime, isShared === true);
     if (reason !== this.#observed) emit({ kind: "observing", path, reason });
     this.#observed = reason;
     return capture;
   }
+}
+
+/** Two connections that write and checkpoint at the same time may lose commits (sqlite.org/wal.html, "WAL-reset bug"). */
+function hasResetRace(version: number): boolean {
+  return version >= 3_007_000 && version < 3_051_003;
+}
+
+function versionText(version: number): string {
+  return [Math.floor(version / 1_000_000), Math.floor(version / 1000) % 1000, version % 1000].join(".");
 }
 
 /** From 3.51 on SQLite says what it counts as committed without checkpointing. */

@@ -45,6 +45,7 @@ export type EngineEvent =
     bytes: number;
   }
   | { kind: "new_lineage"; path: string; lineage: string; reason: string }
+  | { kind: "old_sqlite"; path: string; version: string }
   | { kind: "observing"; path: string; reason: string }
   | {
     kind: "wal_gap";

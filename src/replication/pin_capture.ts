@@ -165,6 +165,10 @@ export class PinCapture implements Capture {
     return this.pinned.pageSize;
   }
 
+  get sqliteVersion(): number {
+    return this.pinned.sqliteVersion;
+  }
+
   get identity(): FileStat {
     return this.pinned.identity;
   }

@@ -4,6 +4,7 @@
  * Quirks met here: Deno forces a busy timeout of 5000 ms on read-only connections, so it is always set;
  * Deno's `exec()` errors and its errors on opening carry no `errcode`, so every statement is prepared.
  */
+import fs from "node:fs";
 import process from "node:process";
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { DatabaseError } from "../errors.ts";
@@ -179,6 +180,29 @@ function readVersion(module: SqliteModule): [number, number, number] {
   }
 }
 
+/** Such as better-sqlite3's, node-sqlite3's or the system's library. */
+const libraryPattern = /\/((?:better_sqlite3|node_sqlite3|libsqlite3|libsqlcipher)[^/\s]*\.(?:node|so[.\d]*))$/;
+
+/** Only Linux tells which files a process has loaded; a Node may itself be built to use the system's library. */
+function otherCopies(): string[] {
+  const { node_shared_sqlite: isShared } = (process.config?.variables ?? {}) as { node_shared_sqlite?: unknown };
+  const found = new Set<string>();
+  for (const line of readMaps().split("\n")) {
+    const path = line.slice(line.indexOf("/"));
+    const name = libraryPattern.exec(line)?.[1];
+    if (name !== undefined && !(isShared === true && name.startsWith("libsqlite3"))) found.add(path);
+  }
+  return [...found];
+}
+
+function readMaps(): string {
+  try {
+    return fs.readFileSync("/proc/self/maps", "utf8");
+  } catch {
+    return "";
+  }
+}
+
 let loaded: Sqlite | null | undefined;
 
 /** The built-in SQLite, loaded at the first call; null where the runtime has none. */
@@ -188,6 +212,7 @@ export function systemSqlite(): Sqlite | null {
   loaded = module === null ? null : {
     version: readVersion(module),
     open: (path, options) => new SystemConnection(module, path, options),
+    otherCopies,
   };
   return loaded;
 }

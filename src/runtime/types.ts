@@ -152,6 +152,8 @@ export interface Sqlite {
   readonly version: readonly [number, number, number];
   /** Opens a database; throws `DatabaseError`. */
   open(path: string, options: SqliteOpenOptions): SqliteConnection;
+  /** Files of other copies of SQLite that this process has loaded, as far as the system tells. */
+  readonly otherCopies?: () => string[];
 }
 
 /** HTTP in the shape of `fetch`; the answer's body is a stream. Redirects are never followed. */

@@ -12,7 +12,7 @@ const timeout = 20_000;
 function placeOf(path: string, options: Partial<StateOptions> = {}, files: Files = system.files): StatePlace {
   const runtime = { ...system, files };
   const state = { stateDirectory: null, fallbackStateDirectory: null, ...options };
-  return makeStatePlace(runtime, locateDatabase(files, path, "auto"), state);
+  return makeStatePlace(runtime, locateDatabase(files, path, { mode: "auto", isShared: false }), state);
 }
 
 /** A file system where nothing can be made or opened for writing below `forbidden`, as for an ordinary user. */
@@ -156,9 +156,15 @@ test("[S42] locateDatabase: what cannot be reached names path and user; what is 
     },
   };
   const reached = { code: "not_readable", exitCode: 3, message: /app\.db .*user 1234/, hint: /user/ };
-  assert.throws(() => locateDatabase(unreadable, scene.path, "auto"), reached);
-  assert.throws(() => locateDatabase(system.files, scene.directory, "auto"), { code: "not_a_file", hint: /path/ });
-  assert.throws(() => locateDatabase(system.files, scene.path, "auto", new Set([scene.path])), {
-    code: "same_database",
+  assert.throws(() => locateDatabase(unreadable, scene.path, { mode: "auto", isShared: false }), reached);
+  assert.throws(() => locateDatabase(system.files, scene.directory, { mode: "auto", isShared: false }), {
+    code: "not_a_file",
+    hint: /path/,
   });
+  assert.throws(
+    () => locateDatabase(system.files, scene.path, { mode: "auto", isShared: false, taken: new Set([scene.path]) }),
+    {
+      code: "same_database",
+    },
+  );
 });

@@ -15,6 +15,7 @@ function headerBytes(pageSize: number): Uint8Array<ArrayBuffer> {
   view.setUint32(24, 11);
   view.setUint32(28, 0xfffffffe);
   view.setUint32(92, 12);
+  view.setUint32(96, 3051003);
   return bytes;
 }
 
@@ -27,6 +28,7 @@ test("parseSqliteHeader: the fields of the format", () => {
     pageCount: 0xfffffffe,
     reservedBytes: 8,
     versionValidFor: 12,
+    sqliteVersion: 3051003,
   });
 });
 
