@@ -56,7 +56,7 @@ export {
   type WatchResult,
 } from "./src/daemon/watch.ts";
 export { type SnapshotCall, snapshotNow, type SnapshotReport } from "./src/daemon/snapshot_request.ts";
-export type { EngineEvent, EngineOptions } from "./src/replication/options.ts";
+export type { CaptureMode, EngineEvent, EngineOptions } from "./src/replication/options.ts";
 export type { StateOptions } from "./src/replication/state_directory.ts";
 export type { Credentials, CredentialsProvider, Environment } from "./src/storage/credentials.ts";
 export type { RetryPolicy } from "./src/storage/retry.ts";

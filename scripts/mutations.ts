@@ -15,10 +15,14 @@ const inReplication = (file: string) => (name: string, find: string, replace: st
   replace,
 });
 
-const capture = inReplication("capture");
+const adopt = inReplication("adopt");
+const databaseFile = inReplication("database_file");
 const engine = inReplication("engine");
 const index = inReplication("page_index");
 const journal = inReplication("journal");
+const log = inReplication("wal_log");
+const observe = inReplication("observe_capture");
+const pin = inReplication("pin_capture");
 const publisher = inReplication("publisher");
 const resume = inReplication("resume");
 const rollover = inReplication("rollover");
@@ -27,6 +31,7 @@ const snapshot = inReplication("snapshot");
 const spool = inReplication("spool");
 const stream = inReplication("stream");
 const walk = inReplication("walk");
+const writerCheck = inReplication("writer_check");
 
 export const mutations: readonly Mutation[] = [
   spool("an object is spooled without fsync", "        file.sync();\n", ""),
@@ -65,55 +70,55 @@ export const mutations: readonly Mutation[] = [
   ),
   rollover("no barrier: the write lock is not taken", "!lock.beginImmediate(); tries++", "tries < 0; tries++"),
   rollover("the rest is not sealed under the barrier", '      if (!this.#seal(Infinity, "memory")) return;\n', ""),
-  capture("any log is the same log", "  return a.salt1 === b.salt1 && ", "  return a.pageSize === b.pageSize || "),
-  capture(
+  log("any log is the same log", "  return a.salt1 === b.salt1 && ", "  return a.pageSize === b.pageSize || "),
+  pin(
     "overwritten frames are not noticed",
-    "if (!guardHolds(live, position)) return",
+    "if (!guardHolds(live.wal, position)) return",
     "if (position === null) return",
   ),
-  capture(
+  pin(
     "a log restarted twice is taken for one restarted once",
     "position !== null && header.salt1 !== (position.header.salt1 + 1) >>> 0",
     "position !== null && header.salt1 === position.header.salt1",
   ),
-  capture(
+  log(
     "a transaction is cut",
-    "      if (commit === 0) return;\n",
-    "      if (commit === 0 && result.pages.size < pagesMax) return;\n",
+    "      if (pageCount === 0) return;\n",
+    "      if (pageCount === 0 && pending.size < pagesMax) return;\n",
   ),
-  capture(
+  log(
     "a page is dropped",
     "  const pgnos = beyond < 0 ? sorted",
     "  const pgnos = beyond < 0 ? sorted.subarray(0, Math.max(1, sorted.length - (sorted.length > 9 ? 1 : 0)))",
   ),
-  capture("pages beyond the end are shipped", "pgno > commit.pageCount);", "pgno > commit.pageCount + 1e9);"),
-  capture(
+  log("pages beyond the end are shipped", "pgno > commit.pageCount);", "pgno > commit.pageCount + 1e9);"),
+  log(
     "growth without its pages is shipped",
     "    else if (pgno !== lockPage) return pgno;\n",
     "    else if (pgno === lockPage && at < -1) return pgno;\n",
   ),
-  capture(
+  pin(
     "an image forgets the frames of a log that is not all copied",
     "const backfilled = after.log === limit && after.checkpointed >= limit;",
     "const backfilled = after.checkpointed >= limit;",
   ),
-  capture(
+  pin(
     "a restart while an image is taken is not noticed",
     "if (again === null || !sameLog(header, again) || after.log < limit) return null;",
     "if (again === null) return null;",
   ),
-  capture(
+  pin(
     "the file is trusted instead of the gauge",
     "  const before = live.gauge();\n  if (before.log < 0)",
     "  const inFile = Math.floor((live.wal.stat().size - 32) / (24 + live.pageSize));\n" +
       "  const before = { ...live.gauge(), log: Math.max(0, inFile) };\n  if (before.log < 0)",
   ),
-  engine(
+  pin(
     "a wake-up trusts a log that was restarted",
     "header !== null && sameLog(position.header, header);",
     "header !== null;",
   ),
-  engine(
+  pin(
     "a wake-up trusts its position although frames came",
     "position !== null && log !== position.state.frames",
     "position !== null && log < 0",
@@ -157,6 +162,46 @@ export const mutations: readonly Mutation[] = [
     "a spooled object is removed before it is confirmed",
     "      const { sealed } = this.#queue[0];\n",
     "      const { sealed } = this.#queue[0];\n      if (this.#queue[0].spooled && sealed.size < 1e6) Object.assign(sealed, { chunks: ((all) => () => all)([...sealed.chunks()].map((chunk) => chunk.slice())) }) && this.#spool.remove(sealed.seq);\n",
+  ),
+  observe(
+    "a batch that was overwritten while it was read is sealed",
+    "this.#endsAt(wal, header, batch.begin, state);",
+    "this.#wal === wal && header !== null && state !== null;",
+  ),
+  observe(
+    "a log that was cut is taken for one that was read to its end",
+    "if (over < frames && holdsFrameBefore(wal, position))",
+    "if (over < frames && holdsFrameBefore !== undefined)",
+  ),
+  observe(
+    "after a restart the last transaction is not compared",
+    "{ since, pages: this.#lastPages };",
+    "{ since, pages: new Set<number>() };",
+  ),
+  observe(
+    "an image is believed whose log was restarted meanwhile",
+    "(wal !== null && !this.#isLog(wal, header))) return null;",
+    "(wal !== null && header === undefined)) return null;",
+  ),
+  observe(
+    "a database written to without a log is believed",
+    "if (end === null && !sameStat(before, this.#runtime.files.stat(this.path))) return null;",
+    "",
+  ),
+  writerCheck(
+    "a writer does not ask whether it still is the one",
+    "    assertOwner(state, this.#root, this.#lineage);\n",
+    "    void [state, assertOwner];\n",
+  ),
+  adopt(
+    "the old journal vouches for an index that is being built",
+    "  removeJournal(runtime.files, directory);\n",
+    "",
+  ),
+  databaseFile(
+    "an application's locks go with our descriptor",
+    "    close: () => {},\n",
+    "    close: () => file.close(),\n",
   ),
   sealed("a wrong end page count", "    yield { pgno: pageCount + 1,", "    yield { pgno: pageCount + 2,"),
   stream(

@@ -6,6 +6,7 @@ export type CaptureMode = "auto" | "pin" | "observe";
 
 /** How one database is watched. Times in milliseconds, sizes in pages or bytes as named. */
 export interface EngineOptions {
+  /** How the database is read. */
   readonly mode: CaptureMode;
   /** How often the WAL is looked at. */
   readonly walSyncIntervalMs: number;
