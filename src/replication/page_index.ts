@@ -51,13 +51,14 @@ export class PageIndex {
     if (files.stat(path)?.type !== "file") return null;
     const file = files.open(path, "update");
     const header = new Uint8Array(headerSize);
-    if (
-      file.read(header, 0) !== headerSize || magic.some((byte, i) => header[i] !== byte) ||
-      hexOf(header.subarray(8, 24)) !== lineage
-    ) {
-      file.close();
-      return null;
+    let isOurs = false;
+    try {
+      isOurs = file.read(header, 0) === headerSize && magic.every((byte, i) => header[i] === byte) &&
+        hexOf(header.subarray(8, 24)) === lineage;
+    } finally {
+      if (!isOurs) file.close();
     }
+    if (!isOurs) return null;
     return new PageIndex(file, lineage, new DataView(header.buffer).getUint32(24), header.slice(32, 48), sha256);
   }
 
@@ -75,7 +76,12 @@ export class PageIndex {
     new DataView(header.buffer).setUint32(24, options.pageSize);
     header.set(key, 32);
     const file = files.open(path, "exclusive");
-    file.write(header, 0);
+    try {
+      file.write(header, 0);
+    } catch (error) {
+      file.close();
+      throw error;
+    }
     return new PageIndex(file, options.lineage, options.pageSize, key, options.sha256);
   }
 

@@ -3,6 +3,7 @@ import { statSync, truncateSync } from "node:fs";
 import { test } from "node:test";
 import { differingPages } from "../../src/replication/difference.ts";
 import { PageIndex } from "../../src/replication/page_index.ts";
+import type { Files, OpenFile } from "../../src/runtime/types.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
 import { system } from "./engine_scene.ts";
 
@@ -71,6 +72,30 @@ test("PageIndex.apply: shrink and growth bring no old entry back", async () => {
   index.apply({ pgnos: [], hashes: new Uint8Array(0) }, 4);
   assert.deepEqual(await differing(index, [1, 2, 3, 4], 4), [3, 4]);
   index.close();
+});
+
+test("PageIndex: where there is no room, or nothing can be read, no descriptor stays open", () => {
+  const path = `${temporaryDirectory("index")}/pages.idx`;
+  create(path).close();
+  let open = 0;
+  const fails = (): never => {
+    throw Object.assign(new Error("ENOSPC"), { code: "ENOSPC" });
+  };
+  const files: Files = {
+    ...system.files,
+    open: (name, mode) => {
+      const file = system.files.open(name, mode);
+      open++;
+      const close = (): void => {
+        open--;
+        file.close();
+      };
+      return Object.assign(Object.create(file), { read: fails, write: fails, close }) as OpenFile;
+    },
+  };
+  assert.throws(() => PageIndex.open(files, path, lineage, system.sha256), { code: "ENOSPC" });
+  assert.throws(() => PageIndex.create(files, path, { lineage, pageSize, ...system }), { code: "ENOSPC" });
+  assert.equal(open, 0);
 });
 
 test("PageIndex: two indexes key their hashes differently", () => {
