@@ -112,10 +112,10 @@ export class ObserveCapture implements Capture {
   end(at: WalPosition | null): LogEnd {
     const wal = this.#wal;
     const header = wal === null ? null : readWalHeader(wal);
-    if (wal === null || header === null) return { at, frames: 0 };
+    if (wal === null || header === null) return { at, log: null, frames: 0 };
     const from = at !== null && sameLog(at.header, header) ? at.state : beginWalScan(header);
     const { commit } = this.#scan(wal, header, from);
-    return { at, frames: commit === null ? from.frames : commit.frame + 1 };
+    return { at, log: header, frames: commit === null ? from.frames : commit.frame + 1 };
   }
 
   look(position: WalPosition | null, sizeMax: number): Look {

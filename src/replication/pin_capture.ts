@@ -142,6 +142,17 @@ function filePageCount(live: LiveDatabase): number {
   return size;
 }
 
+/** Where the log ends now, seen from `at`, which may still be in the log before it. */
+export function logEnd(live: LiveDatabase, at: WalPosition | null): LogEnd {
+  for (;;) {
+    const log = readWalHeader(live.wal);
+    const { log: frames } = live.gauge();
+    const again = readWalHeader(live.wal);
+    // Frames must not be counted in another log than the one that they are in.
+    if (log === null ? again === null : again !== null && sameLog(log, again)) return { at, log, frames };
+  }
+}
+
 /** The point of a snapshot is a pin. */
 interface PinnedPoint extends SnapshotPoint {
   readonly pin: SqliteConnection;
@@ -178,7 +189,7 @@ export class PinCapture implements Capture {
   }
 
   end(at: WalPosition | null): LogEnd {
-    return { at, frames: this.pinned.gauge().log };
+    return logEnd(this.pinned, at);
   }
 
   look(position: WalPosition | null, sizeMax: number): Look {

@@ -9,7 +9,7 @@
 import type { Clock, SqliteConnection } from "../runtime/types.ts";
 import type { LiveDatabase } from "./live_database.ts";
 import type { EngineEvent, EngineOptions } from "./options.ts";
-import { lookAtWal } from "./pin_capture.ts";
+import { logEnd, lookAtWal } from "./pin_capture.ts";
 import type { Stream } from "./stream.ts";
 import { type LogEnd, reached, sameLog } from "./wal_log.ts";
 
@@ -129,7 +129,7 @@ export class Rollover {
   #begin(): void {
     const reachable = this.#live.gauge().log;
     const pin = this.#live.addPin();
-    this.#next = { pin, at: this.#stream.position, frames: this.#live.gauge().log, reachable };
+    this.#next = { pin, ...logEnd(this.#live, this.#stream.position), reachable };
   }
 
   #finishWhenPublished(): void {

@@ -31,9 +31,11 @@ export interface WalPlace {
   readonly state: Readonly<WalScanState>;
 }
 
-/** An end of the log: how many frames were committed when our position was `at`. */
+/** An end of the log: how many frames were committed in which log when our position was `at`. */
 export interface LogEnd {
   readonly at: WalPosition | null;
+  /** `null` when the WAL was empty. The log may have been restarted since `at`. */
+  readonly log: WalHeader | null;
   readonly frames: number;
 }
 
@@ -76,9 +78,11 @@ export function samePosition(a: WalPosition | null, b: WalPosition | null): bool
 
 /** True when `position` has passed `end`. */
 export function reached(position: WalPosition | null, end: LogEnd): boolean {
-  if (position === null) return end.frames === 0;
-  const restarted = end.at !== null && !sameLog(position.header, end.at.header);
-  return restarted || position.state.frames >= end.frames;
+  if (end.frames <= 0) return true;
+  if (position === null) return false;
+  if (end.log !== null && sameLog(position.header, end.log)) return position.state.frames >= end.frames;
+  // In the log before that one still, or in one after it already.
+  return end.at === null || !sameLog(position.header, end.at.header);
 }
 
 /** True while the log still holds the transaction before `position`. */

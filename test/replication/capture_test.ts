@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { walChecksum, walFrameHeaderSize, walFrameOffset } from "../../src/format/wal.ts";
 import { Image, type ImageSource, readFrame } from "../../src/replication/image.ts";
 import { LiveDatabase } from "../../src/replication/live_database.ts";
-import { lookAtWal, takeImage } from "../../src/replication/pin_capture.ts";
+import { logEnd, lookAtWal, takeImage } from "../../src/replication/pin_capture.ts";
 import {
   type Batch,
   missingGrowth,
@@ -79,9 +79,29 @@ test("[S12] [S13] [S15] lookAtWal: batches applied one after another give the da
       if (i % 5 === 4) scene.app.exec("DELETE FROM rows WHERE id % 2 = 0; VACUUM");
     }
     look();
-    assert.ok(reached(position, { at: position, frames: live.gauge().log }));
+    assert.ok(reached(position, logEnd(live, position)));
     assertSource(scene, live, bytes);
   }
+});
+
+test("[S21] reached: a long log before is not past the end of the short one that followed", () => {
+  const scene = new Scene();
+  const live = open(scene);
+  const { end } = batchOf(live, null);
+  scene.app.exec("PRAGMA wal_checkpoint(PASSIVE)");
+  live.addPin();
+  live.releasePin(live.oldestPin);
+  scene.commit(1);
+  const goal = logEnd(live, end);
+  assert.ok(goal.frames > 0 && goal.frames < end.state.frames, "canary: the log began anew and is shorter");
+  assert.equal(reached(end, goal), false);
+  const next = batchOf(live, end).end;
+  assert.equal(reached(next, goal), true);
+  assert.equal(reached(next, logEnd(live, next)), true);
+  scene.commit(1);
+  assert.equal(reached(next, logEnd(live, next)), false);
+  assert.equal(reached(null, goal), false);
+  live.close();
 });
 
 test("[S10] [S18] lookAtWal: spilled frames of an open transaction are not there until it commits", () => {

@@ -660,6 +660,40 @@ test("DatabaseEngine.stop: a writer that never pauses does not hold it up, what 
   assert.equal(scene.of("delta").length, before + 1);
 });
 
+test("DatabaseEngine.stop: what was committed to a log restarted while a PUT was in flight is published", {
+  timeout,
+}, async () => {
+  const scene = new Scene({ minCheckpointPages: 4, checkpointIntervalMs: 0 });
+  let release: () => void = () => {};
+  let hold = false;
+  scene.start((store) =>
+    wrapStore(store, {
+      async put(key, body, options) {
+        if (hold) await new Promise<void>((resolve) => release = resolve);
+        return await store.put(key, body, options);
+      },
+    })
+  );
+  await scene.sync();
+  scene.commit(10);
+  await scene.sync();
+  await scene.sync();
+  assert.equal(scene.of("rollover").at(-1)?.barrier, false);
+  const { log: before } = scene.app.prepare("PRAGMA wal_checkpoint(NOOP)").get() as { log: number };
+  hold = true;
+  scene.engine.requestSnapshot().catch(() => undefined);
+  for (let i = 0; i < 5; i++) await scene.engine.step();
+  scene.commit(1);
+  const { log } = scene.app.prepare("PRAGMA wal_checkpoint(NOOP)").get() as { log: number };
+  assert.ok(log < before, "canary: the log began anew and is shorter");
+  const stopping = scene.engine.stop(5000);
+  await turn();
+  hold = false;
+  release();
+  assert.equal(await stopping, null);
+  assert.ok(Buffer.compare(await scene.restored(), scene.source()) === 0);
+});
+
 test("DatabaseEngine.stop: says what is not in the bucket, and where it is kept", { timeout }, async () => {
   const scene = new Scene();
   let down = false;
