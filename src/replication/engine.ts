@@ -181,8 +181,10 @@ export class DatabaseEngine {
     let left: WalrustError | null = null;
     this.#stopping = true;
     try {
-      while (this.#stream !== null && clock.monotonic() < deadline) {
-        if (this.#live === null && !this.#wake()) break;
+      // One look there is always time for: it waits for nobody.
+      for (let looks = 0; this.#stream !== null && (looks === 0 || clock.monotonic() < deadline); looks++) {
+        // A commit that waited for its fsync while we let go of the database changes no file when it is done.
+        if (this.#live === null && !this.#wake(looks === 0)) break;
         // What is committed from here on is not waited for: an application may never pause.
         goal ??= this.#live!.end(this.#stream.position);
         this.#nextLook = 0;
@@ -514,11 +516,12 @@ export class DatabaseEngine {
   }
 
   /** Opens again an idle or lost database when something changed or a full look is due; false: nothing to do. */
-  #wake(): boolean {
+  #wake(isLookDue = false): boolean {
     const { path, runtime } = this.#parts;
     const idle = this.#idle;
     if (idle !== null) {
-      const due = runtime.clock.monotonic() - this.#lastFullLook >= fullLookIntervalMs || this.#snapshotDue;
+      const due = isLookDue || runtime.clock.monotonic() - this.#lastFullLook >= fullLookIntervalMs ||
+        this.#snapshotDue;
       if (!due && sameFiles(idle, seeFiles(path, runtime.files))) return false;
     }
     if (!this.#openLive()) return false;

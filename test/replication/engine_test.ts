@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { existsSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { DatabaseError, StorageError } from "../../src/errors.ts";
@@ -691,6 +691,23 @@ test("DatabaseEngine.stop: what was committed to a log restarted while a PUT was
   hold = false;
   release();
   assert.equal(await stopping, null);
+  assert.ok(Buffer.compare(await scene.restored(), scene.source()) === 0);
+});
+
+test("[S45] DatabaseEngine.stop: what no stat shows of an idle database is looked for", { timeout }, async () => {
+  const scene = new Scene();
+  const update = (id: number): void => scene.app.exec(`UPDATE rows SET data = randomblob(1000) WHERE id = ${id}`);
+  const past = (): void => [scene.path, `${scene.path}-wal`].forEach((path) => utimesSync(path, 1000, 1000));
+  scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  update(1);
+  past();
+  scene.start();
+  for (let i = 0; i < 5; i++) await scene.sync();
+  assert.equal(scene.life.openHandles, 1, "nothing but the page index is open");
+  scene.app.exec("PRAGMA wal_checkpoint(PASSIVE)");
+  update(17);
+  past();
+  assert.equal(await scene.engine.stop(0), null);
   assert.ok(Buffer.compare(await scene.restored(), scene.source()) === 0);
 });
 
