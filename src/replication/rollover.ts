@@ -184,6 +184,7 @@ export class Rollover {
   async #withBarrier(): Promise<void> {
     const { publisher } = this.#stream;
     if (this.#spoolFull()) return;
+    if (this.#next !== null) this.#live.releasePin(this.#next.pin);
     this.#next = null;
     const lock = this.#live.openWritable();
     let checkpointer: SqliteConnection | null = null;
@@ -194,7 +195,11 @@ export class Rollover {
         publisher.spoolAll();
         const reachable = this.#live.gauge().log;
         const pin = this.#live.addPin();
-        if (!this.#seal(this.#live.gauge().log, "spool")) return;
+        if (!this.#seal(this.#live.gauge().log, "spool")) {
+          // The next try takes one more, and in an outage there may be thousands.
+          this.#live.releasePin(pin);
+          return;
+        }
         this.#shift(pin);
         let copied = this.#checkpoint(checkpointer, pin, reachable);
         for (let tries = 1; copied === "busy" && tries <= busyTriesMax; tries++) {
