@@ -19,7 +19,19 @@ const { values } = parseArgs({
 const steps = Number(values.steps);
 const first = Number(values.seed ?? values.from);
 const last = values.seed === undefined ? first + Number(values.seeds) - 1 : first;
-const sums = { commits: 0, points: 0, crashes: 0, rollovers: 0, barriers: 0 };
+const sums = {
+  commits: 0,
+  points: 0,
+  crashes: 0,
+  rollovers: 0,
+  barriers: 0,
+  lineages: 0,
+  quiet: 0,
+  indexes: 0,
+  tasks: 0,
+  seconds: 0,
+  fenced: 0,
+};
 const failures: string[] = [];
 for (let seed = first; seed <= last; seed++) {
   try {

@@ -1,8 +1,9 @@
 /** The application whose database is replicated: several connections that read, write, checkpoint, close and die. */
 import { createHash } from "node:crypto";
+import type { DatabaseFiles } from "./databases.ts";
 import type { SeededRandom } from "./random.ts";
 import { randomPages } from "./wal_content.ts";
-import { SqliteFailure, type WalDatabase } from "./wal_index.ts";
+import { SqliteFailure } from "./wal_index.ts";
 import { type CheckpointMode, ModelConnection } from "./wal_model.ts";
 
 /** How an application behaves; probabilities per action. */
@@ -34,7 +35,7 @@ export function drawHabits(random: SeededRandom): Habits {
     read: random.pick([0, 0.1]),
     checkpoint: random.pick([0, 0.02, 0.1]),
     crash: random.pick([0, 0.003, 0.02]),
-    holes: 0,
+    holes: random.pick([0, 0, 0.3]),
     autocheckpoint: random.pick([0, 10, 40]),
     modes: random.pick([["passive"], ["passive", "full", "restart", "truncate"]] as const),
   };
@@ -48,38 +49,47 @@ interface Running {
   steps: Generator<string, unknown>;
 }
 
+/** True for a page that neither the file nor the log has ever held: what it was once would be read where zeros are due. */
+function isUnknown({ database }: ModelConnection, pgno: number): boolean {
+  return pgno * database.pageSize > database.file.size && !database.index!.frames.includes(pgno);
+}
+
 /** SHA-256 of a database image. */
 export function contentHash(image: Uint8Array): string {
   return createHash("sha256").update(image).digest("hex");
 }
 
 export class Application {
-  readonly #database: WalDatabase;
+  readonly #files: DatabaseFiles;
   readonly #random: SeededRandom;
   readonly #trace: (line: string) => void;
   readonly habits: Habits;
   /** Hash of every content the database ever had, in order; a power loss may bring an old one back. */
   readonly timeline: string[] = [];
+  /** Called when the content changed. */
+  onContent: () => void = () => {};
   #connections: ModelConnection[] = [];
   #running: Running[] = [];
   #acting = false;
   /** Turns until it is started again after a crash. */
   #down = 0;
 
-  constructor(database: WalDatabase, random: SeededRandom, habits: Habits, trace: (line: string) => void) {
-    this.#database = database;
+  constructor(files: DatabaseFiles, random: SeededRandom, habits: Habits, trace: (line: string) => void) {
+    this.#files = files;
     this.#random = random;
     this.habits = habits;
     this.#trace = trace;
-    this.record();
-    database.onRecover = () => this.record();
+    files.onRecover = () => this.record();
   }
 
   /** Notes what the database holds now, if it is not what it held before. */
   record(): void {
-    const hash = contentHash(this.#database.content());
+    const { current } = this.#files;
+    if (current === null) return;
+    const hash = contentHash(current.content());
     if (this.timeline.at(-1) === hash) return;
     this.timeline.push(hash);
+    this.onContent();
     this.#trace(`content ${this.timeline.length - 1} is ${hash.slice(0, 8)}`);
   }
 
@@ -120,7 +130,7 @@ export class Application {
   #committed(connection: ModelConnection): void {
     this.record();
     const { autocheckpoint } = this.habits;
-    if (autocheckpoint > 0 && (this.#database.index?.header.mxFrame ?? 0) >= autocheckpoint) {
+    if (autocheckpoint > 0 && (connection.database.index?.header.mxFrame ?? 0) >= autocheckpoint) {
       this.#start(connection, "checkpoint passive", connection.checkpoint("passive"));
     }
   }
@@ -135,7 +145,9 @@ export class Application {
     const { habits } = this;
     const random = this.#random;
     if (this.#connections.length < habits.connections && (this.#connections.length === 0 || random.chance(0.2))) {
-      this.#connections.push(new ModelConnection(this.#database, "application", false));
+      const database = this.#files.open("application");
+      if (database === null || !database.isInWalMode) return;
+      this.#connections.push(new ModelConnection(database, "application", false));
     }
     const connection = random.pick(this.#connections);
     if (this.#running.some((running) => running.connection === connection)) return;
@@ -166,9 +178,8 @@ export class Application {
       }
       if (rollback) return connection.rollback();
       const { pages, pageCount } = randomPages(connection, random, habits.share);
-      if (habits.holes > 0 && pageCount > connection.pageCount + 1 && random.chance(habits.holes)) {
-        pages.delete(pageCount - 1);
-      }
+      const isHole = habits.holes > 0 && pageCount > connection.pageCount + 1 && random.chance(habits.holes);
+      if (isHole && isUnknown(connection, pageCount - 1)) pages.delete(pageCount - 1);
       yield* connection.commit(pages, pageCount);
     };
     this.#start(connection, rollback ? "rollback" : "commit", steps());
@@ -176,10 +187,10 @@ export class Application {
 
   /** The process dies; perhaps while it was publishing a commit in the wal-index. */
   crash(): void {
-    const { index } = this.#database;
-    const tears = this.#running.some(({ what }) => what === "commit") && index !== null && this.#random.chance(0.2);
-    this.#database.kill("application");
-    if (tears && this.#database.index !== null) this.#database.index.torn = true;
+    const index = this.#running.find(({ what }) => what === "commit")?.connection.database.index ?? null;
+    const tears = index !== null && this.#random.chance(0.2);
+    this.#files.kill("application");
+    if (tears) index.torn = true;
     this.#connections = [];
     this.#running = [];
     this.#down = this.#random.pick([0, 3, 20]);
@@ -194,12 +205,31 @@ export class Application {
     this.record();
   }
 
+  /** Ends what is under way, closes every connection and does nothing for a moment. */
+  shutDown(): void {
+    this.#endTransactions();
+    for (const connection of this.#connections) connection.close();
+    this.#connections = [];
+    this.#trace("app is stopped");
+    this.record();
+  }
+
   /** Ends what is under way and stays open and quiet. */
   rest(): void {
+    this.#endTransactions();
+    this.record();
+  }
+
+  #endTransactions(): void {
     while (this.#running.length > 0) {
-      for (const running of [...this.#running]) if (this.#running.includes(running)) this.#continue(running);
+      for (const running of [...this.#running]) {
+        try {
+          if (this.#running.includes(running)) this.#continue(running);
+        } catch (error) {
+          if (!(error instanceof SqliteFailure)) throw error;
+        }
+      }
     }
     for (const connection of this.#connections) connection.rollback();
-    this.record();
   }
 }

@@ -17,7 +17,7 @@ export function settle(): Promise<void> {
 export class SimulatedClock implements Clock {
   #random: SeededRandom;
   #virtualMs = 0;
-  #wallMs: number;
+  readonly #wallMs: number;
   #events: Event[] = [];
 
   constructor(random: SeededRandom, wallMs = 1_767_225_600_000) {
@@ -36,19 +36,14 @@ export class SimulatedClock implements Clock {
     return this.#virtualMs;
   }
 
-  /** Modification time the kernel would write now: its clock ticks every 4 ms. */
-  fileTimeNs(): bigint {
-    return BigInt(Math.floor((this.#wallMs + this.#virtualMs) / 4) * 4) * 1_000_000n;
+  /** Wall clock of the world, without moving time. */
+  get wallMs(): number {
+    return this.#wallMs + this.#virtualMs;
   }
 
   /** Virtual milliseconds since the start, without moving time. */
   get elapsedMs(): number {
     return this.#virtualMs;
-  }
-
-  /** Moves the wall clock, not the monotonic one; negative goes back. */
-  jump(ms: number): void {
-    this.#wallMs += ms;
   }
 
   /** Runs `run` at a virtual time from now; events of one moment run in an order drawn by the seed. */
@@ -59,8 +54,13 @@ export class SimulatedClock implements Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
-      signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
-      this.at(ms, resolve);
+      if (signal === undefined) return this.at(ms, resolve);
+      const abort = (): void => reject(signal.reason);
+      signal.addEventListener("abort", abort, { once: true });
+      this.at(ms, () => {
+        signal.removeEventListener("abort", abort);
+        resolve();
+      });
     });
   }
 
@@ -93,5 +93,56 @@ export class SimulatedClock implements Clock {
       if (idle > 20) throw new Error(`the simulation is stuck: ${stuck()}`);
     }
     return promise;
+  }
+}
+
+/** The clock of one machine: its wall clock jumps and stands still, the monotonic one never does. */
+export class MachineClock implements Clock {
+  readonly #world: SimulatedClock;
+  #offsetMs = 0;
+  #frozenAt: number | null = null;
+
+  constructor(world: SimulatedClock, offsetMs = 0) {
+    this.#world = world;
+    this.#offsetMs = offsetMs;
+  }
+
+  now(): number {
+    const now = this.#world.now() + this.#offsetMs;
+    return this.#frozenAt ?? now;
+  }
+
+  monotonic(): number {
+    return this.#world.monotonic();
+  }
+
+  /** Modification time the kernel would write now: its clock ticks every 4 ms. */
+  fileTimeNs(): bigint {
+    const now = this.#frozenAt ?? this.#world.wallMs + this.#offsetMs;
+    return BigInt(Math.floor(now / 4) * 4) * 1_000_000n;
+  }
+
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return this.#world.sleep(ms, signal);
+  }
+
+  /** Moves the wall clock; negative goes back. */
+  jump(ms: number): void {
+    this.#offsetMs += ms;
+  }
+
+  /** The wall clock stands still until `ms` have passed; then it is late by as much. */
+  freeze(ms: number): void {
+    if (this.#frozenAt !== null) return;
+    this.#frozenAt = this.now();
+    this.#world.at(ms, () => {
+      this.#frozenAt = null;
+      this.#offsetMs -= ms;
+    });
+  }
+
+  /** True while it stands still. */
+  get frozen(): boolean {
+    return this.#frozenAt !== null;
   }
 }

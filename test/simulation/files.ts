@@ -17,16 +17,22 @@ export function systemError(code: string, operation: string, path: string): Erro
 
 type PendingChange = { position: number; bytes: Uint8Array } | { size: number };
 
-/** A file's or directory's content, apart from its names. */
-export interface Inode {
-  readonly number: bigint;
-  readonly type: "file" | "directory";
+/** Bytes that grow; `data` may have more room than `size`. */
+interface Content {
   data: Uint8Array;
   size: number;
+}
+
+/** A file's or directory's content, apart from its names. */
+export interface Inode extends Content {
+  readonly number: bigint;
+  readonly type: "file" | "directory";
   /** What a power loss leaves for certain. */
-  durable: Uint8Array;
+  durable: Content;
   pending: PendingChange[];
   mtimeNs: bigint;
+  /** Counts the changes of its content. */
+  version: number;
 }
 
 interface NameChange {
@@ -34,9 +40,17 @@ interface NameChange {
   readonly changes: readonly { path: string; inode: Inode | null }[];
 }
 
+function applyTo(content: Content, change: PendingChange): void {
+  if ("size" in change) return setSize(content, change.size);
+  if (change.position > content.size) setSize(content, change.position);
+  writeInto(content, change.bytes, change.position);
+}
+
+const copyOf = ({ data, size }: Content): Content => ({ data: data.slice(0, size), size });
+
 const parentOf = (path: string): string => path.slice(0, Math.max(1, path.lastIndexOf("/")));
 
-function writeInto(inode: Inode, bytes: Uint8Array, position: number): void {
+function writeInto(inode: Content, bytes: Uint8Array, position: number): void {
   const end = position + bytes.length;
   if (end > inode.data.length) {
     const grown = new Uint8Array(Math.max(end, inode.data.length * 2, 4096));
@@ -47,7 +61,7 @@ function writeInto(inode: Inode, bytes: Uint8Array, position: number): void {
   inode.size = Math.max(inode.size, end);
 }
 
-function setSize(inode: Inode, size: number): void {
+function setSize(inode: Content, size: number): void {
   if (size < inode.size) inode.data.fill(0, size, inode.size);
   else if (size > inode.data.length) writeInto(inode, new Uint8Array(size - inode.size), inode.size);
   inode.size = size;
@@ -76,9 +90,10 @@ export class SimulatedDisk {
       type,
       data: new Uint8Array(0),
       size: 0,
-      durable: new Uint8Array(0),
+      durable: { data: new Uint8Array(0), size: 0 },
       pending: [],
       mtimeNs: this.#fileTimeNs(),
+      version: 0,
     };
   }
 
@@ -122,18 +137,20 @@ export class SimulatedDisk {
     if (position > inode.size) setSize(inode, position);
     writeInto(inode, copy, position);
     inode.pending.push({ position, bytes: copy });
+    inode.version++;
     inode.mtimeNs = this.#fileTimeNs();
   }
 
   truncate(inode: Inode, size: number): void {
     setSize(inode, size);
     inode.pending.push({ size });
+    inode.version++;
     inode.mtimeNs = this.#fileTimeNs();
   }
 
   sync(inode: Inode): void {
     if (inode.pending.length === 0) return;
-    inode.durable = inode.data.slice(0, inode.size);
+    for (const change of inode.pending) applyTo(inode.durable, change);
     inode.pending = [];
   }
 
@@ -199,19 +216,34 @@ export class SimulatedDisk {
     if (inode.pending.length === 0) return;
     const keep = random.pick([0, 0.5, 0.9, 1]);
     const pending = inode.pending;
-    inode.data = inode.durable.slice();
-    inode.size = inode.durable.length;
+    Object.assign(inode, copyOf(inode.durable));
     inode.pending = [];
     for (const change of pending) {
       if (!random.chance(keep)) continue;
-      if ("size" in change) setSize(inode, change.size);
+      if ("size" in change || random.chance(0.8)) applyTo(inode, change);
       else {
-        const length = random.chance(0.8) ? change.bytes.length : random.integer(change.bytes.length + 1);
-        if (change.position > inode.size) setSize(inode, change.position);
-        writeInto(inode, change.bytes.subarray(0, length), change.position);
+        const { bytes, position } = change;
+        applyTo(inode, { bytes: bytes.subarray(0, random.integer(bytes.length + 1)), position });
       }
     }
-    inode.durable = inode.data.slice(0, inode.size);
+    inode.durable = copyOf(inode);
+    inode.version++;
+  }
+
+  /** Another machine's disk that holds what this one holds now. */
+  clone(fileTimeNs: () => bigint): SimulatedDisk {
+    const copy = new SimulatedDisk(fileTimeNs);
+    copy.freeBytes = this.freeBytes;
+    const inodes = new Map<Inode, Inode>();
+    for (const [path, inode] of this.#names) {
+      if (!inodes.has(inode)) {
+        inodes.set(inode, { ...inode, ...copyOf(inode), durable: copyOf(inode), pending: [] });
+      }
+      copy.#names.set(path, inodes.get(inode)!);
+      copy.#durableNames.set(path, inodes.get(inode)!);
+    }
+    copy.#nextInode = this.#nextInode;
+    return copy;
   }
 }
 

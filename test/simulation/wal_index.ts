@@ -60,6 +60,8 @@ export class WalDatabase {
   /** `PRAGMA synchronous` of the writers: FULL forces each commit to disk, NORMAL only checkpoints. */
   readonly synchronous: "normal" | "full";
   index: WalIndex | null = null;
+  #file: Inode | null = null;
+  #wal: Inode | null = null;
   /** Called after a recovery: it may have made a commit of frames that no wal-index had named. */
   onRecover: () => void = () => {};
   /** Connections that have looked at the database: each holds SHARED on the database file. */
@@ -90,12 +92,30 @@ export class WalDatabase {
     return `${this.path}-wal`;
   }
 
+  /** The file that was opened first, whatever its name leads to by now. */
   get file(): Inode {
-    return this.disk.inode(this.path, "update");
+    return this.#file ??= this.disk.inode(this.path, "update");
   }
 
+  /** The log that the attached connections hold open; without any, what its name leads to. */
   get wal(): Inode {
-    return this.disk.inode(this.walPath, "update");
+    return this.#wal ?? this.disk.inode(this.walPath, "update");
+  }
+
+  /** True when the header of the file says WAL. */
+  get isInWalMode(): boolean {
+    return this.file.data[18] === 2;
+  }
+
+  /** A connection looks at the database: the first one makes the log and the shared memory. */
+  attach(connection: ModelConnection): void {
+    const { file } = this;
+    if (this.attached.size === 0) {
+      this.#wal = this.disk.inode(this.walPath, "create");
+      this.disk.inode(`${this.path}-shm`, "create");
+    }
+    if (file.type !== "file") throw new ModelError(`${this.path} is no file`);
+    this.attached.add(connection);
   }
 
   frameOffset(frame: number): number {
@@ -136,7 +156,7 @@ export class WalDatabase {
   /** `walIndexRecover`: the log is what the file's checksums say. */
   recover(): { header: IndexHeader; frames: number[]; checkpointSequence: number } {
     const header: IndexHeader = { mxFrame: 0, pageCount: 0, salt1: 0, salt2: 0, checksum1: 0, checksum2: 0 };
-    const inode = this.disk.lookup(this.walPath);
+    const inode = this.#wal ?? this.disk.lookup(this.walPath);
     const none = { header, frames: [], checkpointSequence: 0 };
     if (inode === null || inode.size <= walHeaderBytes) return none;
     const bytes = inode.data.subarray(0, inode.size);
@@ -194,9 +214,16 @@ export class WalDatabase {
     const pages = state.header.mxFrame > 0 ? state.header.pageCount : Math.floor(file.size / this.pageSize);
     const image = new Uint8Array(pages * this.pageSize);
     this.disk.read(file, image, 0);
-    for (let frame = 1; frame <= state.header.mxFrame; frame++) {
+    if (state.header.mxFrame === 0) return image;
+    const { data, size } = this.wal;
+    const isNewer = new Uint8Array(pages + 1);
+    for (let frame = state.header.mxFrame; frame > 0; frame--) {
       const page = state.frames[frame - 1];
-      if (page <= pages) image.set(this.frame(frame).subarray(frameHeaderBytes), (page - 1) * this.pageSize);
+      if (page > pages || isNewer[page] === 1) continue;
+      isNewer[page] = 1;
+      const from = this.frameOffset(frame) + frameHeaderBytes;
+      if (from + this.pageSize > size) throw new ModelError(`frame ${frame} is not in the WAL`);
+      image.set(data.subarray(from, from + this.pageSize), (page - 1) * this.pageSize);
     }
     return image;
   }
@@ -211,6 +238,7 @@ export class WalDatabase {
   drop(connection: ModelConnection): void {
     connection.dead = true;
     this.attached.delete(connection);
+    if (this.attached.size === 0) this.#wal = null;
     for (const readers of this.readers) readers.delete(connection);
     if (this.writer === connection) this.writer = null;
     if (this.checkpointer === connection) this.checkpointer = null;

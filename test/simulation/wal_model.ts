@@ -50,10 +50,7 @@ export class ModelConnection {
   #attach(): void {
     if (this.dead) throw new SqliteFailure("sqlite_misuse");
     if (this.database.attached.has(this)) return;
-    this.database.disk.inode(this.database.path, "read");
-    this.database.attached.add(this);
-    this.database.disk.inode(this.database.walPath, "create");
-    this.database.disk.inode(`${this.database.path}-shm`, "create");
+    this.database.attach(this);
   }
 
   /** Looks at the database for the first time: journal mode, shared memory. */

@@ -1,26 +1,28 @@
 /** The modelled SQLite behind the interface that the engine knows. */
 import { DatabaseError } from "../../src/errors.ts";
 import type { CheckpointResult, Sqlite, SqliteConnection } from "../../src/runtime/types.ts";
-import { SqliteFailure, type WalDatabase } from "./wal_index.ts";
+import type { DatabaseFiles } from "./databases.ts";
+import { SqliteFailure } from "./wal_index.ts";
 import { drain, ModelConnection } from "./wal_model.ts";
 
 /** SQLite in one process; `before` runs ahead of each call and may throw. */
 export class SimulatedSqlite implements Sqlite {
   readonly version: readonly [number, number, number] = [3, 53, 0];
-  #database: WalDatabase;
+  #databases: DatabaseFiles;
   #process: string;
   #before: (operation: string) => void;
 
-  constructor(database: WalDatabase, process: string, before: (operation: string) => void = () => {}) {
-    this.#database = database;
+  constructor(databases: DatabaseFiles, process: string, before: (operation: string) => void = () => {}) {
+    this.#databases = databases;
     this.#process = process;
     this.#before = before;
   }
 
   open(path: string, options: { readOnly: boolean }): SqliteConnection {
     this.#before("open connection");
-    if (path !== this.#database.path) throw new DatabaseError("sqlite_cantopen", `${path}: no such database`);
-    return new SimulatedConnection(new ModelConnection(this.#database, this.#process, options.readOnly), this.#before);
+    const database = path === this.#databases.path ? this.#databases.open(this.#process) : null;
+    if (database === null) throw new DatabaseError("sqlite_cantopen", `${path}: no such database`);
+    return new SimulatedConnection(new ModelConnection(database, this.#process, options.readOnly), this.#before);
   }
 }
 
@@ -47,6 +49,8 @@ class SimulatedConnection implements SqliteConnection {
 
   journalMode(): string {
     return this.#run("journal mode", () => {
+      const { database } = this.#model;
+      if (database.attached.size === 0 && !database.isInWalMode) return "delete";
       this.#model.look();
       return "wal";
     });
