@@ -104,6 +104,7 @@ test("simulate: canary [S117]: an engine that trusts the file instead of the gau
 test("simulate: canary: an engine that is quiet although something was committed", { timeout }, async () => {
   const found = await notice(({ machine, troubles }) => {
     troubles.stop = 0;
+    troubles.second = null;
     const start = machine.start.bind(machine);
     machine.start = () => {
       const life = start();

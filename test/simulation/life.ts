@@ -47,9 +47,12 @@ export class Life {
       await clock.sleep(1000);
       this.#now = null;
     }
-    // A commit that only a recovery will find comes to light when the last connection is closed: it is not due yet.
     machine.settle();
-    if (this.#now !== null && this.#world.random.chance(0.5)) await this.#now.engine.stop(60_000);
+    if (this.#now === null || this.#world.random.chance(0.5)) return;
+    const { checked } = this.#world.ledger;
+    await this.#now.engine.stop(60_000).catch((error) => this.#ended(error));
+    // A commit that only a recovery finds comes to light when the last connection is closed: then it may be published.
+    if (this.#world.ledger.checked > checked) machine.settle();
   }
 
   /** One step and the pause after it; false when the process ended. */
