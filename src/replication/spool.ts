@@ -60,10 +60,10 @@ export class Spool {
   add(sealed: Sealed, holds: () => boolean): Sealed | null;
   add(sealed: Sealed, holds: () => boolean = () => true): Sealed | null {
     const path = this.#path(sealed.seq);
-    if (this.#files.stat(path) === null) {
-      const temporary = `${path}.tmp`;
-      this.#files.remove(temporary);
-      const file = this.#files.open(temporary, "exclusive");
+    const temporary = `${path}.tmp`;
+    this.#files.remove(temporary);
+    const file = this.#files.open(temporary, "exclusive");
+    try {
       try {
         let position = 0;
         for (const chunk of sealed.chunks()) {
@@ -75,15 +75,17 @@ export class Spool {
           return null;
         }
         file.sync();
-      } catch (error) {
-        // Where there is no room, half an object must not take what is left.
-        this.#files.remove(temporary);
-        throw error;
       } finally {
         file.close();
       }
+      // Replaces what an earlier try left: it may be another object of this seq, sealed before more was committed.
       this.#files.rename(temporary, path);
       this.#files.syncDirectory(this.#directory);
+    } catch (error) {
+      // Where there is no room, half an object must not take what is left.
+      this.#files.remove(temporary);
+      this.#files.remove(path);
+      throw error;
     }
     return { ...sealed, chunks: () => this.#read(path) };
   }

@@ -57,6 +57,26 @@ test("Spool: gives back the same bytes, small and streamed, also to the next pro
   }
 });
 
+test("Spool.add: a try whose last step failed leaves nothing that another object of its seq could be taken for", () => {
+  const { directory, index, seal } = bench();
+  let fails = true;
+  const syncDirectory = (path: string): void => {
+    if (fails) throw Object.assign(new Error("EIO"), { code: "EIO" });
+    system.files.syncDirectory(path);
+  };
+  const spool = new Spool({ ...system.files, syncDirectory }, directory);
+  assert.throws(() => spool.add(seal(5n, 2)), { code: "EIO" });
+  assert.deepEqual(spool.seqs(), []);
+  fails = false;
+  const later = seal(5n, 3);
+  const expected = join(later.chunks());
+  assert.deepEqual(join(spool.add(later).chunks()), expected);
+  // Nor does what a process before left there, whatever its length.
+  const again = seal(5n, 1);
+  assert.deepEqual(join(spool.add(again).chunks()), join(again.chunks()));
+  index.close();
+});
+
 test("Spool.load: a byte changed anywhere and a cut are refused", () => {
   const { directory, index, seal } = bench();
   const spool = new Spool(system.files, directory);
