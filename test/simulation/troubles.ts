@@ -87,7 +87,10 @@ export function drawOptions(random: SeededRandom): EngineOptions {
     minCheckpointPages: random.pick([4, 20, 60]),
     walTruncateThresholdPages: random.pick([300, 5000]),
     waitForDatabase: false,
+    mode: "pin",
+    adopt: false,
+    freeSpaceMin: 0,
     ...(random.chance(0.3) ? { batchSizeMax: 4096 } : {}),
-    ...(random.chance(0.2) ? { spoolSizeMax: 20_000 } : {}),
+    spoolSizeMax: random.chance(0.2) ? 20_000 : 2 ** 30,
   };
 }
