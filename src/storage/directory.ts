@@ -21,7 +21,9 @@ const privateDirectory = ".walrust-tmp";
 /** A lock is held for microseconds; one this old belongs to a process that is gone. */
 const lockStaleNs = 30_000_000_000n;
 const temporaryStaleNs = 24n * 3600n * 1_000_000_000n;
-const lockTries = 400;
+/** Some milliseconds apart for a second, then longer: together more than it takes to see that a holder is gone. */
+const lockTriesQuick = 100;
+const lockTries = 300;
 
 /**
  * Objects as files below one directory (`file://`). An object is written to a temporary file, forced to the disk and
@@ -293,7 +295,8 @@ export class DirectoryStore implements ObjectStore {
         if (codeOf(error) !== "EEXIST") throw this.#failure(key, error);
       }
       this.#translate(key, () => this.#breakStaleLock(path));
-      if (this.#clock) await this.#clock.sleep(1 + this.#random.number() * 20, signal);
+      const pauseMs = attempt < lockTriesQuick ? 1 + this.#random.number() * 20 : 100 + this.#random.number() * 200;
+      if (this.#clock) await this.#clock.sleep(pauseMs, signal);
       else await Promise.resolve();
       signal?.throwIfAborted();
     }

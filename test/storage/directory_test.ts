@@ -230,6 +230,24 @@ test("DirectoryStore: the lock of a dead process is broken, that of a live one i
   assert.equal(readFileSync(`${directory}/a`, "utf8"), "2");
 });
 
+test("DirectoryStore: [C: mid snapshot] a lock whose holder was killed a moment ago is waited out", async () => {
+  const directory = temporaryDirectory("killed");
+  const lock = `${directory}/.walrust-tmp/lock`;
+  let waitedMs = 0;
+  const sleep = (ms: number): Promise<void> => {
+    waitedMs += ms;
+    const madeMs = Date.now() - waitedMs;
+    if (existsSync(lock)) utimesSync(lock, new Date(madeMs), new Date(madeMs));
+    return Promise.resolve();
+  };
+  const store = new DirectoryStore({ directory, files, random, clock: { ...clock, sleep } });
+  const { etag } = await store.put("a", text("1"));
+  writeFileSync(lock, "");
+  await store.put("a", text("2"), { ifMatch: etag });
+  assert.equal(readFileSync(`${directory}/a`, "utf8"), "2");
+  assert.ok(waitedMs > 29_000 && waitedMs < 32_000, `${waitedMs} ms`);
+});
+
 test("DirectoryStore: a large object replaced before it is read is not mixed", async () => {
   const store = open(temporaryDirectory("replaced"));
   await store.put("a", new Uint8Array(200_000).fill(1));
