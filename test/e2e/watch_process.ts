@@ -121,19 +121,33 @@ export class WatchProcess extends Running {
   }
 }
 
+/** A bucket that is not in the scene's folder. */
+export interface BucketPlace {
+  /** Where its objects lie as files, by key. */
+  readonly directory: string;
+  /** What `-b` gets. */
+  readonly url: string;
+  /** What every walrust gets: endpoint and credentials. */
+  readonly env: Readonly<Record<string, string>>;
+}
+
 /** One test's folder: a database, its bucket, and the processes around them, all gone after the test. */
 export class Scene {
   readonly directory: string = mkdtempSync(join(realpathSync(tmpdir()), "walrust-e2e-"));
+  /** The bucket as a folder of objects. */
+  readonly bucket: string;
+  readonly bucketUrl: string;
+  readonly #env: Readonly<Record<string, string>>;
   readonly #processes: Running[] = [];
+
+  constructor(place?: BucketPlace) {
+    this.bucket = place?.directory ?? join(this.directory, "bucket");
+    this.bucketUrl = place?.url ?? `file://${this.bucket}`;
+    this.#env = place?.env ?? {};
+  }
 
   get db(): string {
     return join(this.directory, "app.db");
-  }
-  get bucket(): string {
-    return join(this.directory, "bucket");
-  }
-  get bucketUrl(): string {
-    return `file://${this.bucket}`;
   }
   get log(): string {
     return join(this.directory, "commits.log");
@@ -161,7 +175,7 @@ export class Scene {
       "--json",
       ...flags,
     ];
-    return this.start(new WatchProcess(command, env));
+    return this.start(new WatchProcess(command, { ...this.#env, ...env }));
   }
 
   /** Starts a writer; `flags` as in writer.ts, without `--db` and `--log`. */
@@ -177,7 +191,7 @@ export class Scene {
 
   /** Runs any walrust command to its end. */
   async walrust(...args: readonly string[]): Promise<Running> {
-    const running = this.start(new Running([...walrustCommand(), ...args]));
+    const running = this.start(new Running([...walrustCommand(), ...args], this.#env));
     await running.ended;
     return running;
   }
@@ -210,8 +224,8 @@ export class Scene {
 }
 
 /** Runs `body` in a scene of its own. */
-export async function inScene(body: (scene: Scene) => Promise<void>): Promise<void> {
-  const scene = new Scene();
+export async function inScene(body: (scene: Scene) => Promise<void>, place?: BucketPlace): Promise<void> {
+  const scene = new Scene(place);
   try {
     await body(scene);
   } finally {
@@ -244,7 +258,7 @@ export class Writer extends Running {
   constructor(command: readonly string[], log: string, env: Record<string, string>) {
     super(command, env);
     this.#log = log;
-    rmSync(`${log}.stop`, { force: true });
+    for (const name of ["stop", "pause", "paused"]) rmSync(`${log}.${name}`, { force: true });
   }
 
   /** Resolves when at least one commit was acknowledged, by this writer or one before it on the same log. */
@@ -253,6 +267,20 @@ export class Writer extends Running {
       assert.equal(this.ending, null, `the writer ended: ${this.stderr}`);
       return existsSync(this.#log) && /^a /m.test(readFileSync(this.#log, "latin1").slice(0, 10_000));
     });
+  }
+
+  /** Asks it to stand still (writer.ts only); resolves when it does, between two commits. */
+  async pause(): Promise<void> {
+    writeFileSync(`${this.#log}.pause`, "");
+    await until("the writer stands still", () => {
+      assert.equal(this.ending, null, `the writer ended: ${this.stderr}`);
+      return existsSync(`${this.#log}.paused`);
+    });
+  }
+
+  /** Lets it go on. */
+  resume(): void {
+    rmSync(`${this.#log}.paused`, { force: true });
   }
 
   /** Asks it to end after its current commit and returns what it says. */

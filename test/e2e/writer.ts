@@ -5,7 +5,7 @@
  * Log lines (one write each, so a killed writer leaves whole lines): `w seed cycle bulk`; `s session origin ms` session
  * started after commit `origin`; `b n session ms` before BEGIN; `a n session ms` after COMMIT; `e ms text` SQLITE_BUSY seen.
  */
-import { closeSync, existsSync, openSync, writeSync } from "node:fs";
+import { closeSync, existsSync, openSync, renameSync, writeSync } from "node:fs";
 import process from "node:process";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { parseArgs } from "node:util";
@@ -33,6 +33,8 @@ const path = flags.db!;
 const workload: Workload = { seed: flags.seed!, cycle: Number(flags.cycle), bulk: Number(flags.bulk) };
 const logFile = openSync(flags.log!, "a");
 const stopFile = `${flags.log}.stop`;
+const pauseFile = `${flags.log}.pause`;
+const pausedFile = `${flags.log}.paused`;
 const waitCell = new Int32Array(new SharedArrayBuffer(4));
 let busyCount = 0;
 let vacuums = 0;
@@ -44,6 +46,13 @@ function log(line: string): void {
 
 function pause(ms: number): void {
   if (ms > 0) Atomics.wait(waitCell, 0, 0, ms);
+}
+
+/** Stands still between two commits for as long as a file asks for it, whose new name says that it does. */
+function rest(): void {
+  if (!existsSync(pauseFile)) return;
+  renameSync(pauseFile, pausedFile);
+  while (existsSync(pausedFile) && !existsSync(stopFile)) pause(5);
 }
 
 const db = new DatabaseSync(path);
@@ -130,7 +139,9 @@ while (n < last && Date.now() < endMs) {
   commit(++n, session);
   pause(paceMs);
   if (pauseEvery > 0 && n % pauseEvery === 0) pause(Number(flags["pause-ms"]));
-  if ((n % 16 === 0 || paceMs > 0) && existsSync(stopFile)) break;
+  if (n % 16 !== 0 && paceMs === 0) continue;
+  rest();
+  if (existsSync(stopFile)) break;
 }
 db.close();
 closeSync(logFile);

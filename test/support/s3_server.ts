@@ -13,8 +13,12 @@ export interface S3Server {
   readonly endpoint: string;
   readonly accessKeyId: string;
   readonly secretAccessKey: string;
+  /** Where the server keeps its buckets, `<bucket>/<key>` (versitygw only). */
+  readonly directory: string;
   /** Bucket names have at least three characters. */
   createBucket(name: string): Promise<void>;
+  /** Multipart uploads that were begun and neither completed nor aborted. */
+  openUploads(bucket: string): Promise<number>;
   stop(): Promise<void>;
 }
 
@@ -66,7 +70,14 @@ export async function startS3Server(kind: S3ServerKind): Promise<S3Server> {
     const text = await answer.text();
     if (!answer.ok) throw new Error(`${kind} made no bucket ${name}: ${answer.status} ${text}`);
   };
-  return { endpoint, accessKeyId, secretAccessKey, createBucket, stop };
+  const openUploads = async (bucket: string): Promise<number> => {
+    const answer = await client.fetch(`${endpoint}/${bucket}?uploads=`);
+    const text = await answer.text();
+    if (!answer.ok) throw new Error(`${kind} lists no uploads of ${bucket}: ${answer.status} ${text}`);
+    return text.match(/<Upload>/g)?.length ?? 0;
+  };
+  const buckets = join(directory, "buckets");
+  return { endpoint, accessKeyId, secretAccessKey, directory: buckets, createBucket, openUploads, stop };
 }
 
 async function waitUntilReady(endpoint: string, kind: string, log: string): Promise<void> {
