@@ -56,7 +56,7 @@ function prepare(name: string): { path: string; bucket: string; database: SqlDat
   return { path, bucket: `file://${bucket}`, database };
 }
 
-test("watch: SIGTERM and SIGINT end with a final sync and exit code 0", { timeout: 120_000 }, async () => {
+test("[SC] watch: SIGTERM and SIGINT end with a final sync and exit code 0", { timeout: 120_000 }, async () => {
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     const { path, bucket, database } = prepare(signal);
     // An interval that never comes: what is published after the start is published by the final sync.
@@ -102,7 +102,7 @@ async function relay(port: number): Promise<{ port: number; frozen: boolean; clo
   return state;
 }
 
-test("watch: a bucket that falls silent holds up no stop for long, and the second signal none at all", {
+test("[SC] watch: a bucket that falls silent holds up no stop for long, and the second signal none at all", {
   timeout: 100_000,
   skip: needS3Server("versitygw"),
 }, async () => {

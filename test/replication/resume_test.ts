@@ -34,7 +34,7 @@ async function work(scene: Scene): Promise<void> {
 }
 
 test(
-  "[S110] [S111] DatabaseEngine: killed at every kind of step, with checkpoints while down, resumes in its lineage",
+  "[SC] [S110] [S111] DatabaseEngine: killed at every kind of step, with checkpoints while down, resumes in its lineage",
   {
     timeout,
   },
