@@ -16,12 +16,15 @@ export class SnapshotSchedule {
   readonly #clock: Clock;
   #atStart: boolean;
   #begun = 0;
+  /** Monotonic milliseconds when the last one began, or this process. */
+  #since: number;
   #requests: Request[] = [];
 
   constructor(options: Pick<EngineOptions, "snapshotIntervalMs" | "onStartup">, clock: Clock) {
     this.#intervalMs = options.snapshotIntervalMs;
     this.#atStart = options.onStartup;
     this.#clock = clock;
+    this.#since = clock.monotonic();
   }
 
   /** Asks for a snapshot that begins from now on. */
@@ -41,12 +44,15 @@ export class SnapshotSchedule {
       if (settled) this.#atStart = false;
       return false;
     }
-    return this.#atStart || (this.#intervalMs > 0 && this.#clock.now() - last.createdMs >= this.#intervalMs);
+    // A wall clock that was put back says for hours, or years, that the last one was made a moment ago.
+    const elapsedMs = Math.max(this.#clock.now() - last.createdMs, this.#clock.monotonic() - this.#since);
+    return this.#atStart || (this.#intervalMs > 0 && elapsedMs >= this.#intervalMs);
   }
 
   /** One begins. */
   begin(): void {
     this.#atStart = false;
+    this.#since = this.#clock.monotonic();
     this.#begun++;
   }
 
