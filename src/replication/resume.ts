@@ -85,7 +85,11 @@ async function continueFrom(journal: Journal, index: PageIndex, options: ResumeO
   const { store, root } = options;
   const { state } = await readState(store, root);
   const owner = state.claim ?? state.lineageId;
-  if (owner !== journal.lineage) return `lineage ${owner ?? "none"} is active in the bucket, not ${journal.lineage}`;
+  if (owner !== journal.lineage) {
+    // Another writer, or an old state.json that somebody put back: what we remember tells people which.
+    return `lineage ${owner ?? "none"} is active in the bucket, not ${journal.lineage}, ` +
+      `which we published up to seq ${journal.seq}`;
+  }
   const objects = await listLineage(store, root, journal.lineage, journal.seq);
   const head = objects.reduce((max, object) => object.max > max ? object.max : max, 0n);
   const deltas = new Map(objects.filter(({ pool }) => pool === "delta").map((object) => [object.min, object]));
