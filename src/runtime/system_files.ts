@@ -2,6 +2,7 @@
 import fs from "node:fs";
 import type { BigIntStats } from "node:fs";
 import process from "node:process";
+import { withinLimit } from "./open_files.ts";
 import type { Files, FileStat, OpenFile, OpenMode } from "./types.ts";
 
 const { O_CREAT, O_EXCL, O_RDONLY, O_RDWR } = fs.constants;
@@ -50,7 +51,7 @@ class SystemFile implements OpenFile {
 
   constructor(path: string, mode: OpenMode) {
     this.path = path;
-    this.#descriptor = fs.openSync(path, openFlags[mode], 0o666);
+    this.#descriptor = withinLimit(path, () => fs.openSync(path, openFlags[mode], 0o666));
   }
 
   read(into: Uint8Array, position: number): number {
@@ -131,13 +132,16 @@ export const systemFiles: Files = {
     unless(["ENOENT", "ENOTEMPTY", "EEXIST"], undefined, () => fs.rmdirSync(path));
   },
   list(path) {
-    const entries = unless(["ENOENT"], [], () => fs.readdirSync(path, { withFileTypes: true }));
+    const entries = withinLimit(
+      path,
+      () => unless(["ENOENT"], [], () => fs.readdirSync(path, { withFileTypes: true })),
+    );
     return entries
       .map((entry) => ({ name: entry.name, type: entryType(path, entry) }))
       .sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
   },
   syncDirectory(path) {
-    const descriptor = fs.openSync(path, O_RDONLY);
+    const descriptor = withinLimit(path, () => fs.openSync(path, O_RDONLY));
     try {
       fs.fsyncSync(descriptor);
     } finally {

@@ -8,6 +8,7 @@ import fs from "node:fs";
 import process from "node:process";
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { DatabaseError } from "../errors.ts";
+import { isAtFileLimit, tooManyFiles } from "./open_files.ts";
 import type { CheckpointResult, Sqlite, SqliteConnection, SqliteOpenOptions } from "./types.ts";
 
 type SqliteModule = { DatabaseSync: typeof DatabaseSync };
@@ -30,6 +31,9 @@ const resultNames: Record<number, string> = {
 
 const busy = 5;
 
+/** What SQLite says when it may open no more files: that it can only read, has trouble, or cannot open. */
+const limitCodes = [8, 10, 14];
+
 /** SQLite's result code, extended or not; 14 where Deno says it in words only; undefined when it is not SQLite's error. */
 function resultCode(error: unknown): number | undefined {
   const { errcode, message } = error as { errcode?: number; message?: string };
@@ -40,6 +44,7 @@ function resultCode(error: unknown): number | undefined {
 function wrap(error: unknown, path: string, doing: string): DatabaseError {
   if (error instanceof DatabaseError) return error;
   const code = resultCode(error);
+  if (limitCodes.includes((code ?? 0) & 0xff) && isAtFileLimit()) return tooManyFiles(path, error);
   const name = resultNames[(code ?? 1) & 0xff] ?? "sqlite_error";
   const message = error instanceof Error ? error.message : String(error);
   return new DatabaseError(name, `${path}: ${doing}: ${message}`, {
