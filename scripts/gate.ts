@@ -28,11 +28,16 @@ const deno = binary("deno");
 const node = [process.execPath, "--experimental-strip-types", "--disable-warning=ExperimentalWarning"];
 const layers = node.concat("--test-reporter=spec", "test/layers_test.ts");
 
+const asked = process.argv.slice(2);
+/** Asked for by name, a step that can says all it has to say. */
+const isAlone = asked.length === 1;
+
 /** Steps in order, the quick ones first. */
 const steps: [name: string, commands: () => string[][]][] = [
   ["format", () => [[deno, "fmt", "--check", "--quiet"]]],
   ["lint", () => [[deno, "lint", "--quiet"]]],
   ["layers", () => [layers]],
+  ["scenarios", () => [node.concat("scripts/scenarios.ts", ...(isAlone ? [] : ["--quiet"]))]],
   ["types", () => [
     [deno, "check", "--quiet", ...sources()],
     [process.execPath, "node_modules/typescript/bin/tsc", "-p", "scripts/tsconfig.json", "--noEmit"],
@@ -55,7 +60,6 @@ function run(command: readonly string[]): boolean {
   return status === 0;
 }
 
-const asked = process.argv.slice(2);
 const unknown = asked.find((word) => !steps.some(([name]) => name === word));
 if (unknown !== undefined) {
   console.error(`${unknown} is none of ${steps.map(([name]) => name).join(", ")}`);
