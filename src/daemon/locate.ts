@@ -8,7 +8,8 @@ import type { Files, FileStat } from "../runtime/types.ts";
 
 /**
  * Where `given` leads to. Throws `DatabaseError` for what cannot be replicated, before anything was made for it, and
- * `ConfigError` for a file that is among `taken`, the real paths that this process works on already.
+ * `ConfigError` for a file that is among `taken`, by any of its {@linkcode namesOf names}: this process works on it
+ * already, and would drop the locks it holds there.
  */
 export function locateDatabase(
   files: Files,
@@ -19,7 +20,7 @@ export function locateDatabase(
   try {
     statDatabase(given, files);
     const database = { given, name: absolutePath(files, given), real: files.realPath(given) };
-    if (taken?.has(database.real)) {
+    if (namesOf(files, database.real).some((name) => taken?.has(name))) {
       throw new ConfigError("same_database", `${given} and another path given lead to the same ${database.real}`, {
         hint: "name each database once",
         data: { path: given, database: database.real },
@@ -38,6 +39,12 @@ export function locateDatabase(
       cause: error,
     });
   }
+}
+
+/** What a file is known by: its real path, and its identity, which hard links share as they share its locks. */
+export function namesOf(files: Files, real: string): string[] {
+  const stat = files.stat(real);
+  return stat === null ? [real] : [real, `${stat.device}:${stat.inode}`];
 }
 
 /** Notices that a link was switched to another file. What replaces the file itself the engine notices. */

@@ -13,7 +13,7 @@ import { abortable } from "../storage/wrap.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { type Limiter, limiter, limitUploads } from "./upload_limit.ts";
 import { lockInstance } from "./instance_lock.ts";
-import { LinkWatch, locateDatabase } from "./locate.ts";
+import { LinkWatch, locateDatabase, namesOf } from "./locate.ts";
 import { SnapshotRequests } from "./snapshot_request.ts";
 
 /** How databases are watched. */
@@ -116,34 +116,44 @@ interface Shared {
   readonly call: WatchCall;
   readonly store: ObjectStore;
   readonly starting: Limiter;
-  /** Real paths of the files that are watched. */
+  /** Real paths and identities of the files that are watched. */
   readonly taken: Set<string>;
 }
 
 async function watchOne(shared: Shared, given: string, root: string): Promise<void> {
   for (let continues = false;; continues = true) {
-    const database = await findDatabase(shared, given, continues);
-    if (database === null) return;
-    shared.taken.add(database.real);
+    const found = await findDatabase(shared, given, continues);
+    if (found === null) return;
     try {
-      if (await watchFile(shared, database, root, continues) === "stopped") return;
+      if (await watchFile(shared, found.database, root, continues) === "stopped") return;
     } finally {
-      shared.taken.delete(database.real);
+      for (const name of found.names) shared.taken.delete(name);
     }
   }
 }
 
-/** Where `given` leads to, waiting where that is asked for or was watched before; `null` when stopped before it came. */
+/**
+ * Where `given` leads to, waiting where that is asked for or was watched before; `null` when stopped before it came.
+ * From then on `names` are taken.
+ */
 async function findDatabase(
   { call, taken }: Shared,
   given: string,
   continues: boolean,
-): Promise<DatabasePath | null> {
+): Promise<{ database: DatabasePath; names: string[] } | null> {
   const { files, clock } = call.runtime;
   let absence: DatabaseError | null = null;
   while (!call.signal?.aborted) {
     try {
-      return locateDatabase(files, given, { mode: call.options.mode, isShared: call.ownProcess !== true, taken });
+      const database = locateDatabase(files, given, {
+        mode: call.options.mode,
+        isShared: call.ownProcess !== true,
+        taken,
+      });
+      const names = namesOf(files, database.real);
+      // At once: another path may lead to the same file.
+      for (const name of names) taken.add(name);
+      return { database, names };
     } catch (error) {
       if (!isAbsence(error) || !(continues || call.options.waitForDatabase)) throw error;
       if (error.code !== absence?.code) {
@@ -159,11 +169,12 @@ async function findDatabase(
 
 /** Replicates one file until the stop signal, or until a link was switched to another file. */
 async function watchFile(
-  { call, store: shared, starting }: Shared,
+  shared: Shared,
   database: DatabasePath,
   root: string,
   continues: boolean,
 ): Promise<"stopped" | "switched"> {
+  const { call, starting } = shared;
   const { runtime, options, signal } = call;
   const { clock } = runtime;
   const place = makeStatePlace(runtime, database, options);
@@ -174,7 +185,7 @@ async function watchFile(
     role: "watch",
   });
   const end = new AbortController();
-  const store = abortable(shared, end.signal);
+  const store = abortable(shared.store, end.signal);
   const link = new LinkWatch(runtime.files, database);
   let isSwitched = false;
   let requests: SnapshotRequests | null = null;
