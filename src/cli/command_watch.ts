@@ -144,6 +144,12 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
       return ["another walrust replicates to this place now; what was not published stays here", true];
     case "stopped":
       return [`stopped at seq ${event.seq}`, false];
+    case "conditions_ignored":
+      return [
+        `the bucket ignores ${event.ignored.join(" and ")}: another walrust that writes to the same place would not ` +
+        "be noticed, so make sure that there is none",
+        true,
+      ];
     case "failed":
       return ["stopped by an error:", true];
   }

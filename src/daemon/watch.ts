@@ -3,6 +3,7 @@
  */
 import { ConfigError, type DatabaseError, StorageError } from "../errors.ts";
 import { databaseName } from "../format/keys.ts";
+import { ignoredConditions } from "../replication/condition_probe.ts";
 import { DatabaseEngine } from "../replication/engine.ts";
 import { isTransient, notLookedAt } from "../replication/engine_failure.ts";
 import { isAbsence } from "../replication/live_database.ts";
@@ -20,7 +21,11 @@ import { SnapshotRequests } from "./snapshot_request.ts";
 export type WatchOptions = EngineOptions & StateOptions;
 
 /** What happens while watching. */
-export type WatchEvent = EngineEvent | { kind: "failed"; path: string; error: unknown };
+export type WatchEvent =
+  | EngineEvent
+  | { kind: "failed"; path: string; error: unknown }
+  /** The bucket ignores conditions of writes: another writer to the same place would not be noticed. */
+  | { kind: "conditions_ignored"; path: string; ignored: readonly ("If-None-Match" | "If-Match")[] };
 
 /** A database to watch. */
 export interface WatchedDatabase {
@@ -93,7 +98,7 @@ export async function watch(call: WatchCall): Promise<WatchResult> {
   });
   const store = limitUploads(call.store, uploadsMax, streamsMax);
   const starting = limiter(startsMax);
-  const shared: Shared = { call, store, starting, taken: new Set() };
+  const shared: Shared = { call, store, starting, taken: new Set(), probed: false };
   const failures: { path: string; error: unknown }[] = [];
   await Promise.all(call.databases.map(async (database, i) => {
     try {
@@ -118,6 +123,8 @@ interface Shared {
   readonly starting: Limiter;
   /** Real paths and identities of the files that are watched. */
   readonly taken: Set<string>;
+  /** True once the bucket was asked whether it keeps conditions. */
+  probed: boolean;
 }
 
 async function watchOne(shared: Shared, given: string, root: string): Promise<void> {
@@ -189,9 +196,12 @@ async function watchFile(
   const link = new LinkWatch(runtime.files, database);
   let isSwitched = false;
   let requests: SnapshotRequests | null = null;
+  const endOfProbe = new AbortController();
+  let probing: Promise<void> | null = null;
   const emit = (event: EngineEvent): void => {
     if (event.kind === "sync_failed") requests?.fail(event.error);
     if (!isSwitched || event.kind !== "stopped") report(call, { ...event, path: database.given });
+    if (event.kind === "started") probing ??= probe(shared, database.given, root, event.lineage, endOfProbe.signal);
   };
   const { directory } = place;
   const engine = new DatabaseEngine({
@@ -229,8 +239,28 @@ async function watchFile(
   } finally {
     limit.release();
     lock.release();
+    endOfProbe.abort();
+    await probing;
   }
   return "stopped";
+}
+
+/** Asks the bucket, once for all databases, whether it keeps conditions. Where it gives no answer the next start asks. */
+async function probe(
+  shared: Shared,
+  path: string,
+  root: string,
+  lineage: string,
+  signal: AbortSignal,
+): Promise<void> {
+  if (shared.probed) return;
+  shared.probed = true;
+  try {
+    const ignored = await ignoredConditions(shared.store, root, lineage, signal);
+    if (ignored.length > 0) report(shared.call, { kind: "conditions_ignored", path, ignored });
+  } catch {
+    shared.probed = false;
+  }
 }
 
 /** Ends the engine of a file that is not ours any more; what its spool holds the next engine publishes. */
@@ -250,7 +280,7 @@ function report(call: WatchCall, event: WatchEvent): void {
 
 function severityOf(event: WatchEvent): "error" | "warning" | "debug" {
   if (["failed", "fenced", "wal_size_exceeded", "spool_full"].includes(event.kind)) return "error";
-  if (["old_sqlite", "observing", "wal_gap"].includes(event.kind)) return "warning";
+  if (["conditions_ignored", "old_sqlite", "observing", "wal_gap"].includes(event.kind)) return "warning";
   return event.kind === "sync_failed" || (event.kind === "waiting" && event.trouble) ? "warning" : "debug";
 }
 

@@ -46,6 +46,11 @@ test("[S31] printEvent: trouble is on stderr, also with --quiet; waiting for a f
   }
 });
 
+test("[S63] printEvent: a bucket that ignores conditions is trouble, also with --quiet", () => {
+  const { stderr } = printed({ kind: "conditions_ignored", path, ignored: ["If-None-Match"] }, { quiet: true });
+  assert.match(stderr, /app\.db: the bucket ignores If-None-Match: another walrust .* would not be noticed/);
+});
+
 test("printEvent: a failure names what is missing, with its hint; --json holds all of it", () => {
   const error = new StorageError("not_published", "1 changeset kept in /spool", {
     hint: "start again",

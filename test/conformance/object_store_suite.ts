@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { test } from "node:test";
 import { NotFoundError, PreconditionError, StorageError } from "../../src/errors.ts";
+import { ignoredConditions } from "../../src/replication/condition_probe.ts";
 import { getBytes, type ObjectStore } from "../../src/storage/object_store.ts";
 
 /** One rule: throws when `store`, empty at first, breaks it. */
@@ -309,6 +310,18 @@ export const objectStoreChecks: readonly StoreCheck[] = [
       assert.deepEqual(await keysOf(store, ""), ["a/d"]);
       await store.put("a/b/c", text("again"));
       assert.equal(await read(store, "a/b/c"), "again");
+    },
+  },
+  {
+    name: "[S63] conditions are kept, and the probe for it changes nothing",
+    async check(store) {
+      const lineage = "0".repeat(32);
+      const key = `app/lineages/${lineage}/lineage.json`;
+      for (const document of ["{}", "{}\n"]) {
+        await store.put(key, text(document));
+        assert.deepEqual(await ignoredConditions(store, "app/", lineage), []);
+        assert.equal(await read(store, key), document);
+      }
     },
   },
   {
