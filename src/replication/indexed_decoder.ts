@@ -2,6 +2,9 @@
 import { ChangesetDecoder, type ChangesetEnd, type ChangesetHeader, type DecodeOptions } from "../format/hadbp.ts";
 import { indexEntrySize, type PageHashes, type PageIndex } from "./page_index.ts";
 
+/** Room for the hashes of the first pages; what a header claims is not believed before its pages have come. */
+const firstRoom = 64 * indexEntrySize;
+
 /** Push every chunk, then finish; throws `FormatError` as `ChangesetDecoder` does. */
 export class IndexedDecoder {
   readonly #decoder: ChangesetDecoder;
@@ -17,10 +20,17 @@ export class IndexedDecoder {
   push(chunk: Uint8Array): void {
     for (const { pgno, data } of this.#decoder.push(chunk)) {
       if (data.length === 0) continue;
-      if (this.#pgnos.length === 0) this.#hashes = new Uint8Array(this.#decoder.header!.pageCount * indexEntrySize);
-      this.#index.hashPage(data, this.#hashes, this.#pgnos.length * indexEntrySize);
+      const at = this.#pgnos.length * indexEntrySize;
+      if (at === this.#hashes.length) this.#grow();
+      this.#index.hashPage(data, this.#hashes, at);
       this.#pgnos.push(pgno);
     }
+  }
+
+  #grow(): void {
+    const larger = new Uint8Array(Math.max(firstRoom, 2 * this.#hashes.length));
+    larger.set(this.#hashes);
+    this.#hashes = larger;
   }
 
   /** Nothing that came out before is proven until this returns. */
