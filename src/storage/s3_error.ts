@@ -97,7 +97,8 @@ export function errorOfDocument(
     retryable: retryableCodes.has(code) || status >= 500 && status !== 501 && status !== 505 || status === 429 ||
       status === 408,
     retryAfterMs: parseRetryAfter(answer.header("retry-after"), nowMs),
-    hint: hints[code],
+    // The code is the server's word, and `constructor` is one.
+    hint: Object.hasOwn(hints, code) ? hints[code] : undefined,
   };
   if (status >= 300 && status < 400 && status !== 304 || (redirectCodes.has(code) && (region !== "" || status < 400))) {
     return wrongRegion(document, region, answer, asked, details);

@@ -108,6 +108,17 @@ test("S3Store.put: a log-in page with an ETag of its own has stored nothing", as
   assert.equal(await codeOf([{ headers }], (store) => store.put("k", body)), "sound", "as moto answers");
 });
 
+test("S3Store: an error whose code is a name that every object has is an error like any other", async () => {
+  for (const code of ["constructor", "__proto__", "toString"]) {
+    const { store } = scriptedS3([failure(400, code)]);
+    await assert.rejects(
+      () => store.get("k"),
+      (error: Error) => error instanceof StorageError && error.code === code && error.hint === undefined,
+    );
+  }
+  await assert.rejects(() => scriptedS3([failure(403, "AccessDenied")]).store.get("k"), { hint: /s3:GetObject/ });
+});
+
 /** A listing with this inside, which says that it is whole. */
 function listing(inside: string, end = "<IsTruncated>false</IsTruncated>"): Answer {
   return { body: `<ListBucketResult><EncodingType>url</EncodingType>${end}${inside}</ListBucketResult>` };
