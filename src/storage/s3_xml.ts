@@ -1,4 +1,4 @@
-import { parseXml, XmlElement } from "@rgrove/parse-xml";
+import { parseXml, XmlElement, type XmlNode, XmlText } from "@rgrove/parse-xml";
 
 /**
  * The few XML documents of S3, read strictly: nothing but elements and text, no document type (and so no entities),
@@ -41,9 +41,15 @@ export class S3Element {
     return this.all(name)[0]?.content ?? null;
   }
 
-  /** All text in this element. */
+  /** All text in this element. Without recursion: a hostile document is deeper than a stack. */
   get content(): string {
-    return this.#element.text;
+    let text = "";
+    const open: XmlNode[] = [this.#element];
+    for (let node = open.pop(); node !== undefined; node = open.pop()) {
+      if (node instanceof XmlText) text += node.text;
+      else if (node instanceof XmlElement) { for (const child of node.children.toReversed()) open.push(child); }
+    }
+    return text;
   }
 }
 

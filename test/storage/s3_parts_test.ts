@@ -76,6 +76,21 @@ test("[S75] parseDocument: bounded, strict, without document types and their ent
   }
 });
 
+test("parseDocument: text is read from elements of any depth, or the document is refused", () => {
+  for (let depth = 1; depth < 100_000; depth *= 2) {
+    let text: string | null;
+    try {
+      text = parseDocument(bytes(`<r><k>a${"<b>".repeat(depth)}b<![CDATA[c]]>${"</b>".repeat(depth)}d</k></r>`)).text(
+        "k",
+      );
+    } catch (error) {
+      assert.ok(error instanceof XmlProblem && depth > 1000, `${depth}: ${error}`);
+      continue;
+    }
+    assert.equal(text, "abcd");
+  }
+});
+
 test("escapeXml: what is written is read back", () => {
   const text = `a&b<c>"d"'e'\r\n\t]]> \u00e9\u{1f600}`;
   assert.equal(parseDocument(bytes(`<a><k>${escapeXml(text)}</k></a>`)).text("k"), text);
