@@ -99,11 +99,62 @@ export function readJournal(files: Files, directory: string, sha256: NewSha256):
   if (bytes === null) return null;
   const [text, digest, rest] = new TextDecoder().decode(bytes).split("\n");
   if (text === undefined || digest !== digestHex(sha256, new TextEncoder().encode(text)) || rest !== "") return null;
-  const value = JSON.parse(
-    text,
-    (_, field) => typeof field === "string" && /^-?\d+n$/.test(field) ? BigInt(field.slice(0, -1)) : field,
-  );
-  return value.version === version ? value as Journal : null;
+  return parseJournal(text);
+}
+
+/** The journal of its first line; `null` when a field is missing or is not what it must be. */
+function parseJournal(line: string): Journal | null {
+  try {
+    const fields = JSON.parse(line);
+    const at = fields.position;
+    if (fields.version !== version) return null;
+    return {
+      destination: textOf(fields.destination),
+      lineage: textOf(fields.lineage),
+      seq: u64Of(fields.seq),
+      chain: u64Of(fields.chain),
+      createdMs: wholeOf(fields.createdMs),
+      pageSize: wholeOf(fields.pageSize),
+      pageCount: wholeOf(fields.pageCount),
+      device: bigintOf(fields.device),
+      inode: bigintOf(fields.inode),
+      machine: textOf(fields.machine),
+      position: at === null ? null : {
+        salt1: wholeOf(at.salt1),
+        salt2: wholeOf(at.salt2),
+        frames: wholeOf(at.frames),
+        checksum1: wholeOf(at.checksum1),
+        checksum2: wholeOf(at.checksum2),
+      },
+      snapshotMs: wholeOf(fields.snapshotMs),
+      snapshotSeq: u64Of(fields.snapshotSeq),
+    };
+  } catch {
+    return null;
+  }
+}
+
+function textOf(value: unknown): string {
+  if (typeof value !== "string") throw new TypeError("no text");
+  return value;
+}
+
+function wholeOf(value: unknown): number {
+  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) throw new TypeError("no whole number");
+  return value;
+}
+
+/** Texts may look like these numbers, so only fields that are numbers are read as such. */
+function bigintOf(value: unknown): bigint {
+  const digits = /^(-?\d{1,20})n$/.exec(textOf(value))?.[1];
+  if (digits === undefined) throw new TypeError("no 64-bit number");
+  return BigInt(digits);
+}
+
+function u64Of(value: unknown): bigint {
+  const number = bigintOf(value);
+  if (BigInt.asUintN(64, number) !== number) throw new TypeError("no unsigned 64-bit number");
+  return number;
 }
 
 /** Forgets the journal, before a new lineage begins. */
