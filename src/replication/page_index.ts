@@ -14,7 +14,7 @@
  * Entries may be behind the bucket or ahead of the journal, never ahead of what is published or spooled.
  */
 import type { Files, NewSha256, OpenFile, Random } from "../runtime/types.ts";
-import { bytesOfHex, hexOf } from "../format/bytes.ts";
+import { bytesOfHex, hexOf, isPageSize } from "../format/bytes.ts";
 
 const headerSize = 64;
 /** Bytes per page in the index. */
@@ -46,20 +46,20 @@ export class PageIndex {
     this.#sha256 = sha256;
   }
 
-  /** Opens the index of this lineage; `null` when it is absent or another's. */
+  /** Opens the index of this lineage; `null` when it is absent, another's or damaged. */
   static open(files: Files, path: string, lineage: string, sha256: NewSha256): PageIndex | null {
     if (files.stat(path)?.type !== "file") return null;
     const file = files.open(path, "update");
     const header = new Uint8Array(headerSize);
-    let isOurs = false;
+    let pageSize = 0;
     try {
-      isOurs = file.read(header, 0) === headerSize && magic.every((byte, i) => header[i] === byte) &&
+      const isOurs = file.read(header, 0) === headerSize && magic.every((byte, i) => header[i] === byte) &&
         hexOf(header.subarray(8, 24)) === lineage;
+      if (isOurs) pageSize = new DataView(header.buffer).getUint32(24);
     } finally {
-      if (!isOurs) file.close();
+      if (!isPageSize(pageSize)) file.close();
     }
-    if (!isOurs) return null;
-    return new PageIndex(file, lineage, new DataView(header.buffer).getUint32(24), header.slice(32, 48), sha256);
+    return isPageSize(pageSize) ? new PageIndex(file, lineage, pageSize, header.slice(32, 48), sha256) : null;
   }
 
   /** Begins an empty index, replacing whatever is there. */

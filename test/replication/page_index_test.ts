@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { statSync, truncateSync } from "node:fs";
+import { readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { differingPages } from "../../src/replication/difference.ts";
 import { PageIndex } from "../../src/replication/page_index.ts";
@@ -45,7 +45,7 @@ function differing(
   return differingPages(image, index, indexed, candidates === null ? null : new Set(candidates), system.clock);
 }
 
-test("PageIndex: reopened it knows its pages; another lineage, a short file and none are refused", () => {
+test("PageIndex: reopened it knows its pages; another lineage, another header, a short file and none are refused", () => {
   const path = `${temporaryDirectory("index")}/pages.idx`;
   assert.equal(PageIndex.open(system.files, path, lineage, system.sha256), null);
   const index = create(path);
@@ -59,6 +59,12 @@ test("PageIndex: reopened it knows its pages; another lineage, a short file and 
   assert.deepEqual(again.read(4, 1), new Uint8Array(8), "never indexed");
   again.close();
   assert.equal(PageIndex.open(system.files, path, lineage.replace("0", "f"), system.sha256), null);
+  for (const damaged of [0, 513, 1024 ** 2, 0xffff_ffff]) {
+    const header = readFileSync(path);
+    header.writeUInt32BE(damaged, 24);
+    writeFileSync(`${path}-damaged`, header);
+    assert.equal(PageIndex.open(system.files, `${path}-damaged`, lineage, system.sha256), null, `page size ${damaged}`);
+  }
   truncateSync(path, 63);
   assert.equal(PageIndex.open(system.files, path, lineage, system.sha256), null);
 });
