@@ -3,7 +3,7 @@
  * answer, so that there are never two writers; alone it runs an engine until the snapshot is complete.
  */
 import { DatabaseError, type ErrorKind, exitCodes, RestoreError, WalrustError } from "../errors.ts";
-import { hexOf } from "../format/bytes.ts";
+import { hexOf, printable } from "../format/bytes.ts";
 import { DatabaseEngine } from "../replication/engine.ts";
 import { readSmallFile, writeFileAtomically } from "../replication/journal.ts";
 import type { Log, Runtime } from "../runtime/types.ts";
@@ -125,11 +125,6 @@ function encodeError(error: unknown): Record<string, string | undefined> {
   return { kind: error.kind, code: error.code, message: error.message, hint: error.hint };
 }
 
-function decodeError({ kind, code, message, hint }: Record<string, string | undefined>): WalrustError {
-  const known: ErrorKind = Object.hasOwn(exitCodes, kind ?? "") ? kind as ErrorKind : "general";
-  return new WalrustError(known, code ?? "snapshot_failed", `the running watch: ${message}`, { hint });
-}
-
 function encode(done: SnapshotDone): Record<string, string | number> {
   return { seq: `${done.seq}`, bytes: done.bytes, durationMs: done.durationMs, checksum: `${done.checksum}` };
 }
@@ -221,11 +216,45 @@ async function ask(call: SnapshotCall, holder: Holder, place: StatePlace, deadli
   throw noAnswer(call);
 }
 
-function decodeAnswer(bytes: Uint8Array): Done {
-  const { error, done } = JSON.parse(new TextDecoder().decode(bytes));
-  if (error !== undefined) throw decodeError(error);
-  const { seq, bytes: size, durationMs, checksum } = done;
+/** What a running watch answered; throws its error, or `RestoreError` where it cannot be read. */
+export function decodeAnswer(bytes: Uint8Array): Done {
+  const { error, done } = fieldsOf(parsed(bytes));
+  if (error !== undefined) throw decodeError(fieldsOf(error));
+  const { seq, bytes: size, durationMs, checksum } = fieldsOf(done);
+  if (!isU64(seq) || !isU64(checksum) || !isCount(size) || !isCount(durationMs)) {
+    throw new RestoreError("bad_answer", "the running watch answered what cannot be understood", {
+      hint: "it may be another version of walrust: restart it, then ask again",
+    });
+  }
   return { seq: BigInt(seq), bytes: size, durationMs, checksum: BigInt(checksum) };
+}
+
+function parsed(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder().decode(bytes));
+  } catch {
+    return null;
+  }
+}
+
+function fieldsOf(value: unknown): Record<string, unknown> {
+  return typeof value === "object" && value !== null ? value as Record<string, unknown> : {};
+}
+
+function isU64(value: unknown): value is string {
+  return typeof value === "string" && /^\d{1,20}$/.test(value) && BigInt(value) < 2n ** 64n;
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === "number" && Number.isFinite(value) && value >= 0;
+}
+
+function decodeError({ kind, code, message, hint }: Record<string, unknown>): WalrustError {
+  const known = typeof kind === "string" && Object.hasOwn(exitCodes, kind) ? kind as ErrorKind : "general";
+  const text = (value: unknown): string | undefined => typeof value === "string" ? printable(value) : undefined;
+  return new WalrustError(known, text(code) ?? "snapshot_failed", `the running watch: ${text(message) ?? "failed"}`, {
+    hint: text(hint),
+  });
 }
 
 function noAnswer({ path }: SnapshotCall): RestoreError {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { isLocked, lockInstance } from "../../src/daemon/instance_lock.ts";
-import { snapshotNow } from "../../src/daemon/snapshot_request.ts";
+import { decodeAnswer, snapshotNow } from "../../src/daemon/snapshot_request.ts";
 import { watch, type WatchEvent } from "../../src/daemon/watch.ts";
 import { StorageError } from "../../src/errors.ts";
 import { MemoryStore } from "../../src/storage/memory.ts";
@@ -150,4 +150,24 @@ test("snapshotNow: a watch that ended does not leave the one who asks waiting", 
   await turn(50);
   lock.release();
   await asked;
+});
+
+test("decodeAnswer: what a watch says, or an error that says so; never an error of its own reading", () => {
+  const decode = (text: string): ReturnType<typeof decodeAnswer> => decodeAnswer(new TextEncoder().encode(text));
+  const sound = '{"done":{"seq":"7","bytes":4096,"durationMs":12.5,"checksum":"18446744073709551615"}}';
+  assert.deepEqual(decode(sound), { seq: 7n, bytes: 4096, durationMs: 12.5, checksum: 2n ** 64n - 1n });
+  const garbage = ["", "{", "null", "{}", "[]", '{"done":null}', '{"done":{"seq":"7"}}'];
+  for (
+    const [from, to] of [['"7"', "7"], ['"7"', '"x"'], ["4096", "1e999"], ["18446744073709551615", "1".repeat(21)]]
+  ) {
+    garbage.push(sound.replace(from, to));
+  }
+  for (const text of garbage) assert.throws(() => decode(text), { code: "bad_answer", exitCode: 6 }, text);
+  assert.throws(
+    () => decode('{"error":{"kind":"storage","code":"AccessDenied","message":"a\\u001b[2J","hint":"b"}}'),
+    { kind: "storage", code: "AccessDenied", message: "the running watch: a\\u{1b}[2J", hint: "b" },
+  );
+  for (const text of ['{"error":null}', '{"error":{"kind":"toString","code":{},"message":[],"hint":1}}']) {
+    assert.throws(() => decode(text), { kind: "general", code: "snapshot_failed", hint: undefined }, text);
+  }
 });
