@@ -1,6 +1,7 @@
 import { md5 } from "@noble/hashes/legacy.js";
 import { StorageError } from "../errors.ts";
 import type { CallOptions, StorageErrorLike } from "./object_store.ts";
+import { clean } from "./s3_error.ts";
 import { drain, type S3Client } from "./s3_request.ts";
 import { escapeXml, fitsXml } from "./s3_xml.ts";
 
@@ -89,10 +90,10 @@ async function deleteOnce(
   const failed = new Map<string, StorageErrorLike>();
   for (const item of document.all("Error")) {
     const key = item.text("Key") ?? "";
-    const code = item.text("Code") ?? "Unknown";
+    const code = clean(item.text("Code")) || "Unknown";
     // Being absent is what was wanted.
     if (code === "NoSuchKey") continue;
-    failed.set(key, { code, message: item.text("Message") || code });
+    failed.set(key, { code, message: clean(item.text("Message")) || code });
   }
   const strange = [...failed.keys()].find((key) => !keys.includes(key));
   if (strange !== undefined) {

@@ -228,6 +228,6 @@ function codeOfStatus(status: number, asked: Asked): string {
 }
 
 /** What a server says is shown to people: bounded, and without control characters. */
-function clean(text: string | null | undefined): string {
+export function clean(text: string | null | undefined): string {
   return printable((text ?? "").trim().slice(0, 500));
 }

@@ -119,6 +119,19 @@ test("S3Store: an error whose code is a name that every object has is an error l
   await assert.rejects(() => scriptedS3([failure(403, "AccessDenied")]).store.get("k"), { hint: /s3:GetObject/ });
 });
 
+test("[S74] S3Store.deleteMany: what the server says of a key is bounded and steers no terminal", async () => {
+  const said = `<Code>Odd\u0085</Code><Message>\u202e${"x".repeat(1000)}</Message>`;
+  const answer = (key: string): Answer => ({
+    body: `<DeleteResult><Error><Key>${key}</Key>${said}</Error></DeleteResult>`,
+  });
+  const [{ error }] = await scriptedS3([answer("k")]).store.deleteMany(["k"]);
+  assert.deepEqual(error, { code: "Odd\\u{85}", message: `\\u{202e}${"x".repeat(499)}` });
+  await assert.rejects(
+    () => scriptedS3([answer("other")]).store.deleteMany(["k"]),
+    (error: Error) => error instanceof StorageError && error.code === "Odd\\u{85}" && !/[\u202e]/.test(error.message),
+  );
+});
+
 /** A listing with this inside, which says that it is whole. */
 function listing(inside: string, end = "<IsTruncated>false</IsTruncated>"): Answer {
   return { body: `<ListBucketResult><EncodingType>url</EncodingType>${end}${inside}</ListBucketResult>` };
