@@ -108,7 +108,7 @@ export async function uploadStream(
   }
 }
 
-class MultipartUpload {
+export class MultipartUpload {
   readonly #client: S3Client;
   readonly #key: string;
   readonly #signal: AbortSignal | undefined;
