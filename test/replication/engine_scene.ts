@@ -179,7 +179,8 @@ export function turn(ms: number = 0): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-const defaults: EngineOptions = {
+/** How an engine of a scene runs, unless said otherwise. */
+export const engineOptions: EngineOptions = {
   walSyncIntervalMs: 1000,
   snapshotIntervalMs: 0,
   onStartup: false,
@@ -217,7 +218,7 @@ export class Scene {
   constructor(options: Partial<EngineOptions> & { pageSize?: number; store?: MemoryStore } = {}) {
     const { pageSize = 4096, store = new MemoryStore(), ...rest } = options;
     this.store = store;
-    this.options = { ...defaults, ...rest };
+    this.options = { ...engineOptions, ...rest };
     this.app = new DatabaseSync(this.path);
     this.app.exec(`PRAGMA page_size = ${pageSize}`);
     this.connect();
