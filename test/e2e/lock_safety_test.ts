@@ -103,6 +103,10 @@ class History {
         minCheckpointPages: 8,
         walTruncateThresholdPages: 600,
         waitForDatabase: true,
+        mode: "pin",
+        adopt: false,
+        spoolSizeMax: 2 ** 30,
+        freeSpaceMin: 0,
       },
       emit: (event) => this.events.push(event),
     });
@@ -213,7 +217,10 @@ class History {
       this.#engine = this.#newEngine();
     }],
     // What a snapshot asked of this same process does first.
-    locate: [3, () => Promise.resolve(void locateDatabase(this.#runtime.files, this.#scene.db))],
+    locate: [3, () => {
+      locateDatabase(this.#runtime.files, this.#scene.db, { mode: "pin", isShared: false });
+      return Promise.resolve();
+    }],
   };
 
   async run(operations: number): Promise<void> {

@@ -6,7 +6,7 @@ import { Buffer } from "node:buffer";
 import { test } from "node:test";
 import { lockBytePage } from "../../src/format/sqlite_header.ts";
 import { ImageFile } from "../../src/replication/apply.ts";
-import { lookAtWal, takeImage } from "../../src/replication/capture.ts";
+import { lookAtWal, takeImage } from "../../src/replication/pin_capture.ts";
 import { readFrame } from "../../src/replication/image.ts";
 import { LiveDatabase } from "../../src/replication/live_database.ts";
 import { restore } from "../../src/replication/restore.ts";
