@@ -209,7 +209,9 @@ function openToWrite(path: string, files: Files, options: DatabaseFileOptions): 
       "not_writable",
       `${path} cannot be opened for writing by ${userOf(files)}: ${(error as Error).message}`,
       {
-        hint: "run walrust as the user that owns the database: its checkpoints need the right to write",
+        hint: (error as { code?: string }).code === "EROFS"
+          ? "mount the place for writing: checkpoints need it"
+          : "run walrust as the user that owns the database: its checkpoints need the right to write",
         data: { path, user: files.uid },
         cause: error,
       },

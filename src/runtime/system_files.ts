@@ -1,6 +1,7 @@
 /** Files through the synchronous calls of `node:fs`, which all three runtimes have. */
 import fs from "node:fs";
 import type { BigIntStats } from "node:fs";
+import { dirname } from "node:path";
 import process from "node:process";
 import { withinLimit } from "./open_files.ts";
 import type { Files, FileStat, OpenFile, OpenMode } from "./types.ts";
@@ -103,6 +104,15 @@ function entryType(directory: string, entry: fs.Dirent): "file" | "directory" | 
   return systemFiles.stat(`${directory}/${entry.name}`)?.type ?? "other";
 }
 
+/** Makes one directory; nothing happens when it is there. */
+function makeOne(path: string): void {
+  try {
+    fs.mkdirSync(path);
+  } catch (error) {
+    if (codeOf(error) !== "EEXIST" || !fs.statSync(path).isDirectory()) throw error;
+  }
+}
+
 /** The machine's file system. */
 export const systemFiles: Files = {
   uid: process.geteuid?.() ?? null,
@@ -126,7 +136,14 @@ export const systemFiles: Files = {
     unless(["ENOENT"], undefined, () => fs.unlinkSync(path));
   },
   makeDirectory(path) {
-    fs.mkdirSync(path, { recursive: true });
+    // Not with `recursive`: Node then says ENOENT of a read-only file system.
+    try {
+      makeOne(path);
+    } catch (error) {
+      if (codeOf(error) !== "ENOENT" || dirname(path) === path) throw error;
+      systemFiles.makeDirectory(dirname(path));
+      makeOne(path);
+    }
   },
   removeDirectory(path) {
     unless(["ENOENT", "ENOTEMPTY", "EEXIST"], undefined, () => fs.rmdirSync(path));

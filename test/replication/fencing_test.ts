@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { cpSync, existsSync } from "node:fs";
+import { cpSync, existsSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { IntegrityError } from "../../src/errors.ts";
 import { renderKey } from "../../src/format/keys.ts";
 import { readState } from "../../src/replication/lineage.ts";
+import { restore } from "../../src/replication/restore.ts";
 import { MemoryStore } from "../../src/storage/memory.ts";
 import { wrapStore } from "../../src/storage/wrap.ts";
-import { root, Scene, turn } from "./engine_scene.ts";
+import { root, Scene, system, turn } from "./engine_scene.ts";
 
 const timeout = 30_000;
 /** Longer than a writer goes on without asking whether it still is the one. */
@@ -128,6 +129,7 @@ test("[S67] DatabaseEngine: a copy that goes on elsewhere begins a new lineage; 
     points.push(await a.restored());
   }
   await a.engine.stop(5000);
+  b.clock.skip(60_000);
   b.start();
   await b.sync();
   const { state } = await readState(b.store, root);
@@ -139,6 +141,17 @@ test("[S67] DatabaseEngine: a copy that goes on elsewhere begins a new lineage; 
   for (const [i, point] of points.entries()) {
     assert.equal(Buffer.compare(await b.restored(BigInt(i + 2)), point), 0, `seq ${i + 2}`);
   }
+  const outputPath = `${b.directory}/then.db`;
+  const target = { kind: "time", ms: a.of("delta")[1].createdMs } as const;
+  await restore({
+    store: b.store,
+    root,
+    target,
+    outputPath,
+    runtime: { ...system, clock: b.clock },
+    integrityCheck: "quick",
+  });
+  assert.equal(Buffer.compare(readFileSync(outputPath), points[1]), 0, "by time, in the parent");
   await b.prove();
 });
 

@@ -98,6 +98,10 @@ test("Files: directories are made, listed in order, synced and removed only when
   const top = `${directory}/top/deep`;
   files.makeDirectory(top);
   files.makeDirectory(top);
+  write(`${directory}/plain`, "");
+  assert.throws(() => files.makeDirectory(`${directory}/plain`), { code: "EEXIST" });
+  assert.throws(() => files.makeDirectory(`${directory}/plain/below`), { code: "ENOTDIR" });
+  files.remove(`${directory}/plain`);
   for (const name of ["b", "a", "ä", "B"]) write(`${top}/${name}`, name);
   symlinkSync(`${top}/a`, `${top}/z`);
   symlinkSync(`${top}/gone`, `${top}/zz`);
