@@ -111,7 +111,8 @@ export async function fuzz(decoder: Decoder, options: FuzzOptions): Promise<Fuzz
     for (let index = from; index < from + inputs; index++) {
       const { input, random } = inputOf(decoder, seed, index);
       try {
-        await tryInput(decoder, input, random, meter, result);
+        const pending = tryInput(decoder, input, random, meter, result);
+        if (pending !== undefined) await pending;
       } catch (error) {
         Error.stackTraceLimit = stackTraceLimit;
         throw new FuzzFailure(decoder, seed, index, input, await failureAgain(decoder, seed, index, meter) ?? error);
@@ -144,32 +145,36 @@ function emptyResult(): FuzzResult {
   return { inputs: 0, accepted: 0, refused: new Map(), largestInput: 0, mostAllocated: 0, mostSteps: 0 };
 }
 
-async function tryInput(
+/** One input; at once where the decoder answers at once, as a promise for each would cost more than most decoders. */
+function tryInput(
   decoder: Decoder,
   input: Uint8Array,
   random: SeededRandom,
   meter: AllocationMeter,
   result: FuzzResult,
-): Promise<void> {
+): void | Promise<void> {
   let steps = 0;
   const step = (count: number = 1): void => {
     steps += count;
     law(steps <= stepsBase + stepsPerByte * input.length, `${steps} steps for ${input.length} bytes`);
   };
+  const settle = (refusal: string | null): void => {
+    meter.check();
+    result.largestInput = Math.max(result.largestInput, input.length);
+    result.mostAllocated = Math.max(result.mostAllocated, meter.bytes);
+    result.mostSteps = Math.max(result.mostSteps, steps);
+    if (refusal === null) result.accepted++;
+    else count(result.refused, refusal);
+  };
+  const refuse = (error: unknown): void => settle(codeOf(decoder, error, messageBase + messagePerByte * input.length));
   meter.reset(allocationBase + allocationPerByte * input.length);
-  let refusal: string | null;
+  let answer: string | null | Promise<string | null>;
   try {
-    const answer = decoder.decode(input, { random, step });
-    refusal = answer instanceof Promise ? await answer : answer;
+    answer = decoder.decode(input, { random, step });
   } catch (error) {
-    refusal = codeOf(decoder, error, messageBase + messagePerByte * input.length);
+    return refuse(error);
   }
-  meter.check();
-  result.largestInput = Math.max(result.largestInput, input.length);
-  result.mostAllocated = Math.max(result.mostAllocated, meter.bytes);
-  result.mostSteps = Math.max(result.mostSteps, steps);
-  if (refusal === null) result.accepted++;
-  else count(result.refused, refusal);
+  return answer instanceof Promise ? answer.then(settle, refuse) : settle(answer);
 }
 
 function count(codes: Map<string, number>, code: string): void {
