@@ -91,6 +91,13 @@ test("parseDocument: text is read from elements of any depth, or the document is
   }
 });
 
+test("parseDocument: line ends are line feeds, and millions of them take no time that grows with their square", () => {
+  const document = parseDocument(bytes("\r\n<r>\r\n<k>a\rb\r\nc\n&#13;<![CDATA[\r]]></k>\r</r>\r"));
+  assert.equal(document.text("k"), "a\nb\nc\n\r\n");
+  const count = 4_000_000;
+  assert.equal(parseDocument(bytes(`<r><k>${"\r".repeat(count)}</k></r>`)).text("k")?.length, count);
+});
+
 test("escapeXml: what is written is read back", () => {
   const text = `a&b<c>"d"'e'\r\n\t]]> \u00e9\u{1f600}`;
   assert.equal(parseDocument(bytes(`<a><k>${escapeXml(text)}</k></a>`)).text("k"), text);
