@@ -44,6 +44,7 @@ function report(name: string, result: FuzzResult, seconds: number): void {
   console.log(
     `${name}: ${result.inputs} inputs, ${result.accepted} accepted; ${refused.join(", ")}; at most ` +
       `${result.largestInput} bytes, ${result.mostAllocated} allocated, ${result.mostSteps} steps; ` +
+      `slowest ${result.slowestMs.toFixed(1)} ms (input ${result.slowestIndex}); ` +
       `${seconds.toFixed(1)} s, ${Math.round(peak / 2 ** 20)} MB`,
   );
 }
@@ -57,7 +58,7 @@ for (const decoder of decoders.filter(({ name }) => values.decoder?.includes(nam
   }
   const started = performance.now();
   try {
-    const result = await fuzz(decoder, { seed, inputs, from, onProgress: watchMemory });
+    const result = await fuzz(decoder, { seed, inputs, from, onProgress: watchMemory, now: () => performance.now() });
     report(decoder.name, result, (performance.now() - started) / 1000);
   } catch (error) {
     if (!(error instanceof FuzzFailure)) throw error;

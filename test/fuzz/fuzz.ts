@@ -36,6 +36,8 @@ export interface FuzzOptions {
   readonly inputs: number;
   /** Number of the first one. */
   readonly from?: number;
+  /** Milliseconds, to find the slowest input; it is told, and nothing depends on it. */
+  readonly now?: () => number;
   /** Told now and then of the inputs done. */
   readonly onProgress?: (done: number) => void;
 }
@@ -50,6 +52,9 @@ export interface FuzzResult {
   largestInput: number;
   mostAllocated: number;
   mostSteps: number;
+  slowestMs: number;
+  /** Number of that input. */
+  slowestIndex: number;
 }
 
 /** Seeds go up to here, so that seed and number of an input fit into one number. */
@@ -99,7 +104,7 @@ export function inputOf(decoder: Decoder, seed: number, index: number): { input:
 
 /** Runs a decoder on inputs `from` to `from + inputs`; throws `FuzzFailure` at the first that fails. */
 export async function fuzz(decoder: Decoder, options: FuzzOptions): Promise<FuzzResult> {
-  const { seed, inputs, from = 0, onProgress } = options;
+  const { seed, inputs, from = 0, now = () => 0, onProgress } = options;
   if (!Number.isInteger(seed) || seed < 0 || seed > fuzzSeedMax) throw new RangeError(`a seed is 0 to ${fuzzSeedMax}`);
   const result = { ...emptyResult(), inputs };
   const meter = new AllocationMeter();
@@ -110,6 +115,7 @@ export async function fuzz(decoder: Decoder, options: FuzzOptions): Promise<Fuzz
   try {
     for (let index = from; index < from + inputs; index++) {
       const { input, random } = inputOf(decoder, seed, index);
+      const started = now();
       try {
         const pending = tryInput(decoder, input, random, meter, result);
         if (pending !== undefined) await pending;
@@ -120,6 +126,8 @@ export async function fuzz(decoder: Decoder, options: FuzzOptions): Promise<Fuzz
         // Making the next input is no decoder's work.
         meter.reset(Infinity);
       }
+      const tookMs = now() - started;
+      if (tookMs > result.slowestMs) Object.assign(result, { slowestMs: tookMs, slowestIndex: index });
       if ((index - from) % progressInterval === progressInterval - 1) onProgress?.(index - from + 1);
     }
   } finally {
@@ -142,7 +150,16 @@ async function failureAgain(decoder: Decoder, seed: number, index: number, meter
 }
 
 function emptyResult(): FuzzResult {
-  return { inputs: 0, accepted: 0, refused: new Map(), largestInput: 0, mostAllocated: 0, mostSteps: 0 };
+  return {
+    inputs: 0,
+    accepted: 0,
+    refused: new Map(),
+    largestInput: 0,
+    mostAllocated: 0,
+    mostSteps: 0,
+    slowestMs: 0,
+    slowestIndex: 0,
+  };
 }
 
 /** One input; at once where the decoder answers at once, as a promise for each would cost more than most decoders. */
