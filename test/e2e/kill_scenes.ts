@@ -4,7 +4,7 @@ import { DirectoryStore } from "../../src/storage/directory.ts";
 import { openStore } from "../../src/storage/open.ts";
 import type { S3Server } from "../support/s3_server.ts";
 import { begunFiles, KillCampaign } from "./kill_campaign.ts";
-import { type BucketPlace, Scene } from "./watch_process.ts";
+import { placeOn, Scene } from "./watch_process.ts";
 
 /** A scene and the campaign in it; `close` ends every process and removes the folder. */
 export interface KillScene {
@@ -26,19 +26,6 @@ export function fileKillScene(): Promise<KillScene> {
   const scene = new Scene();
   const store = new DirectoryStore({ directory: scene.bucket, ...systemRuntime() });
   return begin(scene, { store, ballastPages: 600, openUploads: () => Promise.resolve(begunFiles(scene.bucket)) });
-}
-
-/** The bucket of a server that keeps objects as files. */
-export function placeOn(server: S3Server, bucket: string, endpoint: string = server.endpoint): BucketPlace {
-  return {
-    directory: `${server.directory}/${bucket}`,
-    url: `s3://${bucket}`,
-    env: {
-      AWS_ACCESS_KEY_ID: server.accessKeyId,
-      AWS_SECRET_ACCESS_KEY: server.secretAccessKey,
-      AWS_ENDPOINT_URL_S3: endpoint,
-    },
-  };
 }
 
 /** Kills beside a real server; an image takes two parts. */

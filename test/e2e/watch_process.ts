@@ -7,6 +7,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { runtimeCommand, walrustCommand } from "../support/runtime.ts";
+import type { S3Server } from "../support/s3_server.ts";
 import { headSeq } from "./bucket.ts";
 
 function here(name: string): string {
@@ -129,6 +130,19 @@ export interface BucketPlace {
   readonly url: string;
   /** What every walrust gets: endpoint and credentials. */
   readonly env: Readonly<Record<string, string>>;
+}
+
+/** The bucket of a server that keeps objects as files. */
+export function placeOn(server: S3Server, bucket: string, endpoint: string = server.endpoint): BucketPlace {
+  return {
+    directory: `${server.directory}/${bucket}`,
+    url: `s3://${bucket}`,
+    env: {
+      AWS_ACCESS_KEY_ID: server.accessKeyId,
+      AWS_SECRET_ACCESS_KEY: server.secretAccessKey,
+      AWS_ENDPOINT_URL_S3: endpoint,
+    },
+  };
 }
 
 /** One test's folder: a database, its bucket, and the processes around them, all gone after the test. */
