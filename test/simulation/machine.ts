@@ -100,6 +100,7 @@ export class Machine {
   #die: () => void = () => {};
   #parked: (() => void)[] | null = null;
   #changedAt = 0;
+  #restsSince = Infinity;
   #quietSeen = -1;
 
   constructor(
@@ -203,6 +204,7 @@ export class Machine {
     this.world.clock.at(ms, () => {
       if (this.#parked !== parked) return;
       this.#parked = null;
+      this.#restsSince = this.world.clock.elapsedMs;
       this.say("walrust goes on");
       for (const run of parked) run();
     });
@@ -267,6 +269,7 @@ export class Machine {
       emit: (event) => self.alive && this.#heard(event),
     });
     this.engine = engine;
+    this.#restsSince = Infinity;
     return { self, engine, died };
   }
 
@@ -301,6 +304,8 @@ export class Machine {
     // Its journal is written within the same step, unless the disk fails.
     if (hasSnapshot) this.snapshotComplete = this.disk.lookup(`${this.directory}/journal`) !== null;
     this.checkDisk();
+    if (this.engine?.atRest !== true) this.#restsSince = Infinity;
+    else this.#restsSince = Math.min(this.#restsSince, this.world.clock.elapsedMs);
     this.checkQuiet();
   }
 
@@ -321,6 +326,7 @@ export class Machine {
     if (this.#parked !== null) {
       const parked = this.#parked;
       this.#parked = null;
+      this.#restsSince = this.world.clock.elapsedMs;
       for (const run of parked) run();
     }
     this.faults.heal();
@@ -361,7 +367,7 @@ export class Machine {
   /** Whether the engine has had the time to see all, and says that nothing is under way. */
   get isQuiet(): boolean {
     const { engine } = this;
-    const rested = this.world.clock.elapsedMs - this.#changedAt > quietMs;
+    const rested = this.world.clock.elapsedMs - Math.max(this.#changedAt, this.#restsSince) > quietMs;
     return rested && engine !== null && engine.atRest && this.#parked === null && !this.administrator.busy &&
       this.disk.lookup(`${this.directory}/journal`) !== null;
   }
