@@ -80,7 +80,9 @@ export function samePosition(a: WalPosition | null, b: WalPosition | null): bool
 export function reached(position: WalPosition | null, end: LogEnd): boolean {
   if (end.frames <= 0) return true;
   if (position === null) return false;
-  if (end.log !== null && sameLog(position.header, end.log)) return position.state.frames >= end.frames;
+  // A header that could not be read is that of the log we were in.
+  const log = end.log ?? end.at?.header ?? position.header;
+  if (sameLog(position.header, log)) return position.state.frames >= end.frames;
   // In the log before that one still, or in one after it already.
   return end.at === null || !sameLog(position.header, end.at.header);
 }

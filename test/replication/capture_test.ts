@@ -101,6 +101,8 @@ test("[S21] reached: a long log before is not past the end of the short one that
   scene.commit(1);
   assert.equal(reached(next, logEnd(live, next)), false);
   assert.equal(reached(null, goal), false);
+  assert.equal(reached(next, { at: next, log: null, frames: next.state.frames }), true, "the header was not readable");
+  assert.equal(reached(next, { at: null, log: null, frames: next.state.frames + 1 }), false);
   live.close();
 });
 
