@@ -129,9 +129,8 @@ export class ModelConnection {
   /** Pages of the database in this connection's snapshot. */
   get pageCount(): number {
     const { database } = this;
-    return this.header.mxFrame > 0 || this.header.pageCount > 0
-      ? this.header.pageCount
-      : Math.floor(database.file.size / database.pageSize);
+    // A transaction that spilled the first frames of a log has none committed yet.
+    return this.header.pageCount > 0 ? this.header.pageCount : Math.floor(database.file.size / database.pageSize);
   }
 
   /** Cache spill: frames without a commit, which may be overwritten by the same transaction. */

@@ -1,5 +1,6 @@
 /** The model of SQLite's WAL against SQLite itself: random scripts over several connections must agree. */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -23,8 +24,14 @@ interface Both {
   model: ModelConnection;
   readOnly: boolean;
   state: "idle" | "reading" | "writing";
-  changed: Set<number>;
+  /** What the running transaction wrote, by row; and what of it was spilled. */
+  changed: Map<number, bigint>;
+  spilled: Map<number, bigint>;
 }
+
+const frameSize = 24 + pageSize;
+/** Rows are one page each, behind the header and the root. */
+const pageOf = (row: number): number => row + 2;
 
 /** What the directory shows of the WAL. */
 interface Seen {
@@ -32,14 +39,47 @@ interface Seen {
   size: number;
   salt1: number;
   sequence: number;
+  /** Of each frame its page, its commit size, and whether its salts are the header's. */
+  frames: string;
+  /** Frames that a recovery would find. */
+  recovered: number;
 }
 
 function seen(bytes: Uint8Array | null): Seen {
-  if (bytes === null) return { exists: false, size: 0, salt1: 0, sequence: 0 };
-  if (bytes.length < 32) return { exists: true, size: bytes.length, salt1: 0, sequence: 0 };
+  const nothing = { exists: bytes !== null, size: bytes?.length ?? 0, salt1: 0, sequence: 0, frames: "", recovered: 0 };
+  if (bytes === null || bytes.length < 32) return nothing;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  return { exists: true, size: bytes.length, salt1: view.getUint32(16), sequence: view.getUint32(12) };
+  const frames: string[] = [];
+  for (let at = 32; at + frameSize <= bytes.length; at += frameSize) {
+    const isCurrent = view.getBigUint64(at + 8) === view.getBigUint64(16);
+    frames.push(`${view.getUint32(at)}:${view.getUint32(at + 4)}${isCurrent ? "" : "-"}`);
+  }
+  const { frames: state, header } = recoveredFrom(bytes);
+  return {
+    ...nothing,
+    salt1: view.getUint32(16),
+    sequence: view.getUint32(12),
+    frames: frames.join(" "),
+    recovered: header.mxFrame * 1000 + state.length,
+  };
 }
+
+/** What a recovery makes of a log. */
+function recoveredFrom(wal: Uint8Array): ReturnType<WalDatabase["recover"]> {
+  const disk = new SimulatedDisk(() => 0n);
+  disk.write(disk.inode("/app.db-wal", "create"), wal, 0);
+  const random = new SeededRandom(1);
+  return new WalDatabase({ disk, path: "/app.db", pageSize, random, synchronous: "normal" }).recover();
+}
+
+/** A page of the model that holds the tag of a row. */
+function tagged(tag: bigint): Uint8Array {
+  const page = new Uint8Array(pageSize);
+  new DataView(page.buffer).setBigUint64(0, tag);
+  return page;
+}
+
+const tagOf = (bytes: Uint8Array): bigint => new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0);
 
 function realWal(path: string): Uint8Array | null {
   return statSync(`${path}-wal`, { throwIfNoEntry: false }) === undefined ? null : readFileSync(`${path}-wal`);
@@ -60,49 +100,114 @@ function both<T>(real: () => T, model: () => T): { real: T | string; model: T | 
   };
 }
 
-function open(path: string, model: WalDatabase, readOnly: boolean): Both {
+function open(path: string, model: WalDatabase, readOnly: boolean, cachePages: number): Both {
   const real = new DatabaseSync(path, { readOnly });
-  real.exec("PRAGMA busy_timeout = 0; PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = NORMAL");
+  real.exec(`PRAGMA busy_timeout = 0; PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = OFF;
+    PRAGMA cache_size = ${cachePages}`);
   const connection = new ModelConnection(model, "application", readOnly);
   connection.look();
   real.prepare("SELECT count(*) FROM sqlite_schema").get();
-  return { real, model: connection, readOnly, state: "idle", changed: new Set() };
+  return { real, model: connection, readOnly, state: "idle", changed: new Map(), spilled: new Map() };
 }
 
 /** Rows 1..24 fill one leaf page each: changing n rows makes exactly n frames. */
 function makeReal(path: string): void {
   const real = new DatabaseSync(path);
   real.exec(
-    `PRAGMA page_size = ${pageSize}; PRAGMA journal_mode = WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)`,
+    `PRAGMA synchronous = OFF; PRAGMA page_size = ${pageSize}; PRAGMA journal_mode = WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)`,
   );
   real.exec(`WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < ${rows})
-    INSERT INTO t SELECT n, randomblob(900) FROM c`);
+    INSERT INTO t SELECT n, zeroblob(900) FROM c`);
   real.close();
 }
 
-function act(random: SeededRandom, connection: Both): { real: unknown; model: unknown } {
+/** Runs a statement of a transaction; what SQLite spills by the way, of what was written `before`, the model spills. */
+function spilling<T>({ model, changed, spilled }: Both, path: string, run: () => T): T {
+  const before = realWal(path) ?? new Uint8Array(0);
+  const latest = new Map(changed);
+  const result = run();
+  // Nobody else writes to the log in the middle of this transaction.
+  for (const pgno of changedFrames(before, realWal(path) ?? new Uint8Array(0))) {
+    const tag = latest.get(pgno - 2) ?? changed.get(pgno - 2);
+    assert.ok(tag !== undefined, `page ${pgno} was spilled and not written`);
+    spills++;
+    drain(model.spill(new Map([[pgno, tagged(tag)]])));
+    spilled.set(pgno - 2, tag);
+  }
+  return result;
+}
+
+function write(random: SeededRandom, connection: Both, path: string): { real: unknown; model: unknown } {
+  const statement = connection.real.prepare("UPDATE t SET v = ? WHERE id = ?");
+  const count = random.chance(0.3) ? rows : random.between(1, 6);
+  for (let at = 0; at < count; at++) {
+    const row = random.between(1, rows);
+    const tag = BigInt(random.next());
+    const value = new Uint8Array(900);
+    new DataView(value.buffer).setBigUint64(0, tag);
+    spilling(connection, path, () => statement.run(value, row));
+    connection.changed.set(row, tag);
+  }
+  return { real: null, model: null };
+}
+
+/** Pages of the frames in which two states of a log differ, in the order of the frames. */
+function changedFrames(before: Uint8Array, after: Uint8Array): number[] {
+  const pages: number[] = [];
+  const view = new DataView(after.buffer, after.byteOffset, after.length);
+  for (let at = 32; at + frameSize <= after.length; at += frameSize) {
+    const isSame = at + frameSize <= before.length &&
+      Buffer.compare(before.subarray(at, at + frameSize), after.subarray(at, at + frameSize)) === 0;
+    if (!isSame) pages.push(view.getUint32(at));
+  }
+  return pages;
+}
+
+/** Ends the transaction; pages that were spilled and not changed since are clean. */
+function commit({ real, model, changed, spilled }: Both): { real: unknown; model: unknown } {
+  const dirty = new Map(
+    [...changed].filter(([row, tag]) => spilled.get(row) !== tag).map(([row, tag]) => [pageOf(row), tagged(tag)]),
+  );
+  // The commit needs a frame, so it takes the first page where all others are clean.
+  if (dirty.size === 0 && changed.size > 0) dirty.set(1, new Uint8Array(pageSize));
+  return both(() => real.exec("COMMIT"), () => drain(model.commit(dirty, model.pageCount)));
+}
+
+/** What both sides see of every row; a connection that was idle reads and ends its transaction again. */
+function look({ real, model, state, changed }: Both): { real: unknown; model: unknown } {
+  looks++;
+  const rowsOf = (): string =>
+    real.prepare("SELECT id, v FROM t ORDER BY id").all().map(({ id, v }) => `${id}:${tagOf(v as Uint8Array)}`).join(
+      " ",
+    );
+  return both(rowsOf, () => {
+    if (state === "idle") model.beginRead();
+    const tags = Array.from({ length: rows }, (_, at) => {
+      return `${at + 1}:${changed.get(at + 1) ?? tagOf(model.page(pageOf(at + 1)))}`;
+    });
+    if (state === "idle") model.rollback();
+    return tags.join(" ");
+  });
+}
+
+function act(random: SeededRandom, connection: Both, path: string): { real: unknown; model: unknown } {
   const { real } = connection;
-  const write = (): { real: unknown; model: unknown } => {
-    const ids = new Set(Array.from({ length: random.between(1, 6) }, () => random.between(1, rows)));
-    for (const id of ids) connection.changed.add(id);
-    const statement = real.prepare("UPDATE t SET v = randomblob(900) WHERE id = ?");
-    return both(() => ids.forEach((id) => statement.run(id)), () => {});
-  };
-  const finish = (): { real: unknown; model: unknown } => {
-    const pages = new Map([...connection.changed].map((id) => [id + 2, random.bytes(pageSize)]));
-    connection.changed.clear();
+  const end = (result: { real: unknown; model: unknown }): { real: unknown; model: unknown } => {
     connection.state = "idle";
-    return both(() => real.exec("COMMIT"), () => drain(connection.model.commit(pages, connection.model.pageCount)));
+    connection.changed.clear();
+    connection.spilled.clear();
+    return result;
   };
+  if (random.chance(0.2)) {
+    return connection.state === "writing" ? spilling(connection, path, () => look(connection)) : look(connection);
+  }
   if (connection.state === "writing") {
     const choice = random.integer(3);
-    if (choice === 0) return write();
-    if (choice === 1) return finish();
+    if (choice === 0) return write(random, connection, path);
+    if (choice === 1) return end(commit(connection));
   }
   if (connection.state !== "idle" && random.chance(0.8)) {
-    connection.state = "idle";
-    connection.changed.clear();
-    return both(() => real.exec("ROLLBACK"), () => connection.model.rollback());
+    return end(both(() => real.exec("ROLLBACK"), () => connection.model.rollback()));
   }
   if (connection.state === "idle" && random.chance(0.4) && !connection.readOnly) {
     const begun = both(() => {
@@ -111,8 +216,8 @@ function act(random: SeededRandom, connection: Both): { real: unknown; model: un
     }, () => connection.model.beginWrite() || "blocked");
     if (begun.real !== true || begun.model !== true) return begun;
     connection.state = "writing";
-    write();
-    return random.chance(0.7) ? finish() : begun;
+    write(random, connection, path);
+    return random.chance(0.7) ? end(commit(connection)) : begun;
   }
   if (connection.state === "idle" && random.chance(0.4)) {
     connection.state = "reading";
@@ -132,6 +237,9 @@ function act(random: SeededRandom, connection: Both): { real: unknown; model: un
 }
 
 let scripts = 0;
+/** Frames that SQLite spilled in the middle of transactions, and comparisons of what a connection sees. */
+let spills = 0;
+let looks = 0;
 
 /** One script; returns how often the log began anew, so that a run in which nothing happens is noticed. */
 function script(seed: number, breakModel: (connection: ModelConnection) => void = () => {}): number {
@@ -141,6 +249,7 @@ function script(seed: number, breakModel: (connection: ModelConnection) => void 
   const disk = new SimulatedDisk(() => 0n);
   const model = new WalDatabase({ disk, path: "/app.db", pageSize, random: random.fork(), synchronous: "normal" });
   createDatabase(model, rows + 2);
+  for (let row = 1; row <= rows; row++) disk.write(model.file, tagged(0n), (pageOf(row) - 1) * pageSize);
   let connections: Both[] = [];
   let before: { real: Seen; model: Seen } = { real: seen(realWal(path)), model: seen(null) };
   let restarts = 0;
@@ -148,7 +257,7 @@ function script(seed: number, breakModel: (connection: ModelConnection) => void 
     const roll = random.integer(20);
     let doing = "open";
     if (connections.length === 0 || (roll === 0 && connections.length < 6)) {
-      connections.push(open(path, model, random.chance(0.25) && connections.length > 0));
+      connections.push(open(path, model, random.chance(0.25) && connections.length > 0, random.pick([4, 100])));
       breakModel(connections.at(-1)!.model);
     } else if (roll === 1) {
       doing = "close";
@@ -158,7 +267,7 @@ function script(seed: number, breakModel: (connection: ModelConnection) => void 
     } else {
       const connection = random.pick(connections);
       doing = `${connection.state} ${connection.readOnly ? "reader" : "writer"}`;
-      const result = act(random, connection);
+      const result = act(random, connection, path);
       assert.deepEqual(result.model, result.real, `seed ${seed} step ${step}: ${doing}: result`);
     }
     const inode = disk.lookup("/app.db-wal");
@@ -167,6 +276,8 @@ function script(seed: number, breakModel: (connection: ModelConnection) => void 
     assert.equal(now.model.exists, now.real.exists, `${where}: WAL exists`);
     assert.equal(now.model.size, now.real.size, `${where}: WAL size`);
     assert.equal(now.model.sequence, now.real.sequence, `${where}: checkpoint sequence`);
+    assert.equal(now.model.frames, now.real.frames, `${where}: frames`);
+    assert.equal(now.model.recovered, now.real.recovered, `${where}: frames that a recovery finds`);
     const change = (a: Seen, b: Seen): string =>
       a.salt1 === b.salt1 ? "same" : ((b.salt1 - a.salt1) >>> 0) === 1 ? "next" : "new";
     assert.equal(change(before.model, now.model), change(before.real, now.real), `${where}: salt-1`);
@@ -181,15 +292,53 @@ function script(seed: number, breakModel: (connection: ModelConnection) => void 
   return restarts;
 }
 
-test(
-  "WalDatabase: 200 random scripts agree with SQLite on checkpoints, salts, sizes and files",
-  { timeout: 60_000 },
-  () => {
-    let restarts = 0;
-    for (let seed = 1; seed <= 200; seed++) restarts += script(seed);
-    assert.ok(restarts > 100, `only ${restarts} restarts of the log`);
+const proofs = 600;
+
+test(`WalDatabase: ${proofs} random scripts agree with SQLite on results, contents, frames, salts and files`, {
+  timeout: 300_000,
+}, () => {
+  let restarts = 0;
+  for (let seed = 1; seed <= proofs; seed++) restarts += script(seed);
+  assert.ok(restarts > proofs / 2, `only ${restarts} restarts of the log`);
+  assert.ok(spills > proofs, `only ${spills} frames spilled`);
+  assert.ok(looks > proofs * 5, `only ${looks} looks at the content`);
+});
+
+/** Breakages of one connection of the model that the scripts must notice. */
+const breakages: Record<string, (connection: ModelConnection) => void> = {
+  "does not see the frames of the log": (connection) => {
+    const page = connection.page.bind(connection);
+    connection.page = (pgno) => connection.readLock > 0 && !connection.writing ? page(1).slice() : page(pgno);
   },
-);
+  "keeps nothing of a spill": (connection) => {
+    connection.spill = function* () {};
+  },
+  "backfills although somebody reads": (connection) => {
+    const checkpoint = connection.checkpoint.bind(connection);
+    connection.checkpoint = (mode) => {
+      connection.database.readers.forEach((readers) => readers.clear());
+      return checkpoint(mode);
+    };
+  },
+  "truncates where it should restart": (connection) => {
+    const checkpoint = connection.checkpoint.bind(connection);
+    connection.checkpoint = (mode) => checkpoint(mode === "restart" ? "truncate" : mode);
+  },
+  "leaves the log when it closes last": (connection) => {
+    connection.close = () => {
+      connection.rollback();
+      connection.database.drop(connection);
+    };
+  },
+};
+
+for (const [name, breakModel] of Object.entries(breakages)) {
+  test(`WalDatabase: canary: a model that ${name}`, { timeout: 60_000 }, () => {
+    assert.throws(() => {
+      for (let seed = 1; seed <= 100; seed++) script(seed, breakModel);
+    }, assert.AssertionError);
+  });
+}
 
 test("WalDatabase: canary: a model that forgets read locks is caught", { timeout: 60_000 }, () => {
   assert.throws(() => {

@@ -38,6 +38,7 @@ test("simulate: a seed is one history", { timeout: 60_000 }, async () => {
 const found: readonly [seed: number, what: string][] = [
   [143, "a stop took the end of the log before for the end of the one that began anew"],
   [469, "a stop trusted the stat of an idle database whose commit waited for its fsync"],
+  [30449, "a snapshot waited for ever for an end of the log whose header could not be read"],
   [11213, "each barrier that met a doubt left a pin behind"],
   [567, "each try to begin a lineage on a full disk left a descriptor open"],
 ];
