@@ -13,7 +13,7 @@ const { values } = parseArgs({
     from: { type: "string", default: "1" },
     calls: { type: "boolean", default: false },
     stop: { type: "boolean", default: false },
-    steps: { type: "string", default: "40" },
+    steps: { type: "string", default: "20" },
   },
 });
 const steps = Number(values.steps);

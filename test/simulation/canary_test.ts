@@ -13,7 +13,7 @@ const timeout = 120_000;
 async function notice(sabotage: NonNullable<SimulationOptions["sabotage"]>, seedMax = 80): Promise<string | null> {
   for (let seed = 1; seed <= seedMax; seed++) {
     try {
-      await simulate(seed, { steps: 40, sabotage });
+      await simulate(seed, { steps: 20, sabotage });
     } catch (error) {
       assert.ok(error instanceof SimulationFailure);
       return error.message;
@@ -228,8 +228,7 @@ test("simulate: canary: a descriptor on the database that closes under a connect
 });
 
 test("simulate: canary: tries that follow each other too fast", { timeout }, async () => {
-  const found = await notice(({ bucket, machine }) => {
-    machine.faulty = true;
+  const found = await notice(({ bucket }) => {
     bucket.network = { ...calmNetwork };
     bucket.clock.at(10_000, () => bucket.network.failure = 1);
     return (runtime) => ({

@@ -14,9 +14,13 @@ export class Life {
     this.machine = machine;
   }
 
+  /** While something is under way the engine steps often: such a step counts for less. */
   async steps(count: number): Promise<void> {
     const { clock, random, bucket } = this.#world;
-    for (let step = 0; step < count && !this.machine.fenced; step++) {
+    let before = clock.elapsedMs;
+    for (let spent = 0; spent < count && !this.machine.fenced;) {
+      spent += Math.max(1 / 6, Math.min(1, (clock.elapsedMs - before) / 1000));
+      before = clock.elapsedMs;
       if (this.#now === null) {
         await this.#loseState();
         this.#now = this.machine.start();

@@ -89,8 +89,6 @@ export class Machine {
   /** A lasting excuse: another writer, objects that vanish, listings of the past. */
   lastingExcuse: string | null = null;
   readonly faults: DiskFaults;
-  /** Requests may fail before anything was replicated, which ends the process. */
-  faulty = false;
   /** Another writer took over: this engine stays down. */
   fenced = false;
   engine: DatabaseEngine | null = null;
@@ -317,7 +315,8 @@ export class Machine {
   /** True when an error of this kind may end the process: before anything was replicated, trouble is not waited out. */
   excusesEnd(kind: string | undefined, code: string | undefined): boolean {
     const isOfSystem = kind === undefined && /^E[A-Z]+$/.test(code ?? "");
-    return (this.faulty || this.faults.happened || this.administrator.done > 0 || this.administrator.busy) &&
+    return (this.world.bucket.hasFailed || this.faults.happened || this.administrator.done > 0 ||
+      this.administrator.busy) &&
       (kind === "storage" || kind === "database" || isOfSystem);
   }
 

@@ -82,6 +82,8 @@ export class SimulatedBucket {
   #throttledUntil = 0;
   /** Requests on their way. */
   underway = 0;
+  /** A request has failed: before anything was replicated that ends a process. */
+  hasFailed = false;
   /** When a LIST was last answered with the past, by the world's clock. */
   staleAtMs: number = -Infinity;
 
@@ -154,8 +156,10 @@ class SimulatedStore implements ObjectStore {
     const { clock, random, network } = bucket;
     if (!sender.alive()) return new Promise(() => {});
     sender.before(operation, key);
-    const failure = (code: string): StorageError =>
-      new StorageError(code, `${operation} ${key}: ${code}`, { key, status: 500, retryable: true });
+    const failure = (code: string): StorageError => {
+      bucket.hasFailed = true;
+      return new StorageError(code, `${operation} ${key}: ${code}`, { key, status: 500, retryable: true });
+    };
     const slow = random.chance(network.slow);
     const travelMs = random.number() * (slow ? network.slowMs : network.delayMs);
     const backMs = random.number() * network.delayMs;
@@ -186,6 +190,7 @@ class SimulatedStore implements ObjectStore {
     const { random, network } = this.#bucket;
     const object = await this.#request("get", key, options, () => this.#bucket.objects.get(key, options));
     if (!random.chance(network.truncated)) return object;
+    this.#bucket.hasFailed = true;
     return { ...object, body: broken(object.body, key) };
   }
 

@@ -105,8 +105,6 @@ export class World implements Surroundings {
     const database = new WalDatabase({ disk, path: databasePath, pageSize, random: random.fork(), synchronous });
     createDatabase(database, random.between(2, 30));
     first.application.record();
-    const { network } = this.bucket;
-    first.faulty = network.failure > 0 || network.throttle > 0 || network.truncated > 0;
     const { bucket, troubles } = this;
     const { application } = first;
     const wrap = options.sabotage?.({ bucket, machine: first, application, chaos, troubles, random });
@@ -176,7 +174,6 @@ export class World implements Surroundings {
     if (kind !== "restored") second.application.timeline.push(...first.application.timeline);
     second.application.record();
     second.chaos = drawChaos(random);
-    second.faulty = true;
     for (const machine of this.machines) machine.lastingExcuse = "two machines write";
     this.trace.seconds++;
     return second;
@@ -206,6 +203,7 @@ export class World implements Surroundings {
     const year = 365 * 86_400_000;
     if (random.chance(0.4)) return machine.clock.freeze(random.between(1, 60_000));
     const ms = random.pick([random.between(-3_600_000, 3_600_000), -3_600_000, 10 * year, -10 * year]);
+    if (machine.clock.now() + ms < 0) return;
     machine.say(`the clock jumps by ${ms} ms`);
     machine.clock.jump(ms);
   }
