@@ -172,7 +172,8 @@ export class SnapshotTask {
   /** Uploads; `bridge` is the seq that must be in the bucket before the snapshot may be complete. */
   #start(plan: SnapshotPlan, frozen: FrozenImage, bridge: bigint): void {
     const abort = new AbortController();
-    const ready = this.#bridged(bridge, abort.signal);
+    const ended = new AbortController();
+    const ready = this.#bridged(bridge, AbortSignal.any([abort.signal, ended.signal]));
     const { store, root, lineage } = this.#stream.parts;
     const run = async (): Promise<void> => {
       try {
@@ -183,6 +184,9 @@ export class SnapshotTask {
         if (!abort.signal.aborted) this.#finished = { done: { seq, bytes, durationMs, checksum: rawHash, createdMs } };
       } catch (error) {
         if (!abort.signal.aborted) this.#finished = { error };
+      } finally {
+        // Its bridge may never come, where the engine begins anew.
+        ended.abort();
       }
     };
     this.#upload = { plan, frozen, abort, running: run() };

@@ -1,0 +1,44 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { StorageError } from "../../src/errors.ts";
+import { wrapStore } from "../../src/storage/wrap.ts";
+import { Scene, turn } from "./engine_scene.ts";
+
+test("SnapshotTask: an upload that fails before its bridge is published leaves nobody waiting for it", {
+  timeout: 30_000,
+}, async () => {
+  const scene = new Scene();
+  let down = false;
+  const outage = (): Promise<never> => Promise.reject(new StorageError("ServiceUnavailable", "503"));
+  scene.start((store) =>
+    wrapStore(store, {
+      put: (key, body, options) => down ? outage() : store.put(key, body, options),
+      putStream: (key, chunks, options) => down ? outage() : store.putStream(key, chunks, options),
+    })
+  );
+  await scene.sync();
+  scene.commit();
+  await scene.sync();
+  down = true;
+  const asked = scene.engine.requestSnapshot().catch(() => undefined);
+  for (let i = 0; i < 20 && scene.of("sync_failed").length < 2; i++) {
+    await scene.engine.step();
+    await turn();
+  }
+  assert.ok(scene.of("sync_failed").length >= 2, "bridge and snapshot failed");
+  let waits = 0;
+  const sleep = scene.clock.sleep.bind(scene.clock);
+  scene.clock.sleep = (ms, signal) => {
+    waits++;
+    return sleep(ms, signal);
+  };
+  await scene.engine.stop(1);
+  await asked;
+  await turn(50);
+  waits = 0;
+  for (let i = 0; i < 20; i++) await turn(5);
+  // Whoever would still wait does so no more: else this file would never end.
+  scene.life.crash();
+  scene.app.close();
+  assert.equal(waits, 0, "nothing goes on after the stop");
+});
