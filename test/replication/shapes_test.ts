@@ -190,7 +190,7 @@ function assertSameFiles(a: string, b: string): void {
 
 test(
   "[S90] DatabaseEngine: growth across 1 GiB leaves out the page that SQLite locks",
-  { timeout: 120_000 },
+  { timeout: 300_000 },
   async () => {
     const lockPage = lockBytePage(maximal);
     const scene = sparseScene(lockPage - 4);
