@@ -4,33 +4,20 @@
  * closed → (open: pin, resume or new lineage, difference) → live ⇄ idle (nothing held open) → stopped
  */
 import { DatabaseError, WalrustError } from "../errors.ts";
-import type { Runtime } from "../runtime/types.ts";
-import type { ObjectStore } from "../storage/object_store.ts";
-import { type Adopted, adoptLineage } from "./adopt.ts";
+import { beginStream } from "./begin_stream.ts";
 import type { Capture, Doubt, HeldImage } from "./capture.ts";
 import { sealDifference } from "./difference.ts";
-import {
-  isFenced,
-  isTransient,
-  notLookedAt,
-  notPublished,
-  stoppedBeforeSnapshot,
-  takenOver,
-} from "./engine_failure.ts";
-import { startLineage, unsteady } from "./lineage_start.ts";
+import { isFenced, isTransient, notLookedAt, notPublished, stoppedBeforeSnapshot } from "./engine_failure.ts";
+import { unsteady } from "./lineage_start.ts";
 import { type FilesSeen, isAbsence, seeFiles } from "./live_database.ts";
 import { CaptureOpener } from "./open_capture.ts";
-import type { EngineEvent, EngineOptions } from "./options.ts";
+import type { EngineParts } from "./options.ts";
 import { sameStat } from "./pin_capture.ts";
-import { type Resumed, resumeLineage } from "./resume.ts";
 import { Rollover } from "./rollover.ts";
 import { SnapshotSchedule } from "./snapshot_schedule.ts";
 import { type SnapshotDone, SnapshotTask } from "./snapshot_task.ts";
-import { Spool } from "./spool.ts";
-import { machineName } from "./state_directory.ts";
 import { Stream } from "./stream.ts";
 import { type LogEnd, reached } from "./wal_log.ts";
-import { momentOf } from "./writer_check.ts";
 
 /** Databases up to this size, in bytes, are not held open while they are quiet. */
 const idleSizeMax = 256 * 1024 * 1024;
@@ -48,24 +35,6 @@ const firstPutAttemptsMax = 3;
 const diskRetryMs = 5000;
 const imageAttemptsMax = 100;
 const imagePauseMs = 5;
-
-/** What an engine is made of. */
-export interface EngineParts {
-  /** Absolute path of the database. */
-  readonly path: string;
-  /** Key prefix of the database in the store, with its trailing `/`. */
-  readonly root: string;
-  /** Where journal, index and spool of this database are. */
-  readonly directory: string;
-  /** True where another engine of this process replicated to `root` before: trouble is waited out from the start. */
-  readonly continues?: boolean;
-  /** True where other code of this process may have the database open. */
-  readonly isShared?: boolean;
-  readonly store: ObjectStore;
-  readonly runtime: Runtime;
-  readonly options: EngineOptions;
-  readonly emit: (event: EngineEvent) => void;
-}
 
 /** See the top of this file. */
 export class DatabaseEngine {
@@ -265,30 +234,11 @@ export class DatabaseEngine {
   async #open(): Promise<boolean> {
     if (this.#live === null && !this.#openLive()) return false;
     const live = this.#live!;
-    const { root, store, runtime, emit, path } = this.#parts;
-    runtime.files.makeDirectory(this.directory);
-    const spool = new Spool(runtime.files, `${this.directory}/spool`);
-    const destination = `${store.location}/${root}`;
-    const machine = machineName(runtime);
-    const ownerSeen = momentOf(runtime.clock);
-    const resumed = await resumeLineage({
-      store,
-      root,
-      destination,
-      directory: this.directory,
-      files: runtime.files,
-      sha256: runtime.sha256,
-      spool,
-      machine,
-      pageSize: live.pageSize,
-    });
-    const { directory } = this;
-    const shared = { path, root, destination, directory, machine, store, runtime, spool, emit, ownerSeen };
-    if (!("reason" in resumed)) this.#resume(live, shared, resumed);
-    else if (!await this.#adopt(live, shared, resumed.reason)) {
-      if (this.#firstPutAttempts > 0) throw takenOver(root, resumed.reason);
-      await this.#beginLineage(live, shared, resumed.reason, resumed.expected);
-    }
+    const { stream, task, doubt, isNew } = await beginStream(live, this.#parts, this.#firstPutAttempts > 0);
+    this.#stream = stream;
+    this.#task = task;
+    this.#doubt = doubt;
+    if (isNew) this.#schedule.begin();
     this.#rollover = this.#rolloverOf(live);
     this.#everStarted = true;
     return true;
@@ -300,71 +250,6 @@ export class DatabaseEngine {
     return pinned === null
       ? null
       : new Rollover({ live: pinned, stream: this.#stream!, options, clock: runtime.clock, emit });
-  }
-
-  #resume(live: Capture, shared: Omit<Stream["parts"], "lineage" | "index">, resumed: Resumed): void {
-    const { journal, index, published } = resumed;
-    const { path, emit } = this.#parts;
-    const snapshot = { seq: journal.snapshotSeq, createdMs: journal.snapshotMs };
-    const stream = this.#continueLineage(live, shared, { lineage: journal.lineage, index, published, snapshot });
-    const replaced = journal.device !== live.identity.device || journal.inode !== live.identity.inode;
-    if (replaced) emit({ kind: "database_replaced", path });
-    for (const sealed of resumed.spooled) stream.adopt(sealed);
-    const since = replaced || journal.position === null
-      ? undefined
-      : { header: journal.position, state: journal.position };
-    const { overtaken, pages } = resumed;
-    const late = overtaken === 0 ? "" : `; an upload that arrived late took the place of ${overtaken} sealed before`;
-    this.#doubt = { reason: `resume${late}`, pages, since };
-  }
-
-  /** Where asked to, goes on in the bucket's lineage without a journal; false: there is none. */
-  async #adopt(
-    live: Capture,
-    shared: Omit<Stream["parts"], "lineage" | "index">,
-    reason: string,
-  ): Promise<boolean> {
-    if (!this.#parts.options.adopt) return false;
-    const adopted = await adoptLineage({ ...shared, pageSize: live.pageSize });
-    if (adopted === null) return false;
-    const { path, emit } = this.#parts;
-    const { lineage, published: { seq }, bytes } = adopted;
-    this.#continueLineage(live, shared, adopted);
-    emit({ kind: "adopted", path, lineage, seq, reason, bytes });
-    this.#doubt = { reason: "adopted" };
-    return true;
-  }
-
-  #continueLineage(
-    live: Capture,
-    shared: Omit<Stream["parts"], "lineage" | "index">,
-    known: Pick<Adopted, "lineage" | "index" | "published" | "snapshot">,
-  ): Stream {
-    const { path, runtime, emit } = this.#parts;
-    const { lineage, index, published, snapshot } = known;
-    const stream = new Stream({ ...shared, lineage, index }, published);
-    this.#stream = stream;
-    stream.snapshotComplete(snapshot.seq, snapshot.createdMs);
-    emit({ kind: "started", path, destination: shared.destination, lineage, seq: published.seq });
-    this.#task = new SnapshotTask({ capture: live, stream, runtime, emit });
-    return stream;
-  }
-
-  async #beginLineage(
-    live: Capture,
-    shared: Omit<Stream["parts"], "lineage" | "index">,
-    reason: string,
-    expected: boolean,
-  ): Promise<void> {
-    const { runtime, path, emit } = this.#parts;
-    const { stream, plan, frozen, parentSeq } = await startLineage(live, shared, runtime);
-    const { lineage } = stream.parts;
-    this.#stream = stream;
-    this.#task = new SnapshotTask({ capture: live, stream, runtime, emit });
-    this.#schedule.begin();
-    emit({ kind: "started", path, destination: shared.destination, lineage, seq: plan.seq });
-    if (!expected || parentSeq > 0n) emit({ kind: "new_lineage", path, lineage, reason });
-    this.#task.beginFirst(plan, frozen);
   }
 
   /** The image at the last commit; tries again when the log is restarted under it. */

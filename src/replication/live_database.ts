@@ -205,6 +205,7 @@ function openToWrite(path: string, files: Files, options: DatabaseFileOptions): 
     // Nothing is written to it, but checkpoints need the right, and without it SQLite's write lock is none.
     return openDatabaseFile(path, files, options);
   } catch (error) {
+    if (error instanceof DatabaseError) throw error;
     throw new DatabaseError(
       "not_writable",
       `${path} cannot be opened for writing by ${userOf(files)}: ${(error as Error).message}`,

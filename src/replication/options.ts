@@ -1,3 +1,6 @@
+import type { Runtime } from "../runtime/types.ts";
+import type { ObjectStore } from "../storage/object_store.ts";
+
 /**
  * How a database is read. `pin`: through SQLite, which then keeps its log for us. `observe`: its files alone, nothing is
  * written or locked there. `auto`: pin, and observe where this runtime has no SQLite for it or may not write.
@@ -101,3 +104,21 @@ export type EngineEvent =
   | { kind: "sync_failed"; path: string; error: unknown; retryMs: number }
   | { kind: "fenced"; path: string; error: unknown }
   | { kind: "stopped"; path: string; seq: bigint };
+
+/** What an engine is made of. */
+export interface EngineParts {
+  /** Absolute path of the database. */
+  readonly path: string;
+  /** Key prefix of the database in the store, with its trailing `/`. */
+  readonly root: string;
+  /** Where journal, index and spool of this database are. */
+  readonly directory: string;
+  /** True where another engine of this process replicated to `root` before: trouble is waited out from the start. */
+  readonly continues?: boolean;
+  /** True where other code of this process may have the database open. */
+  readonly isShared?: boolean;
+  readonly store: ObjectStore;
+  readonly runtime: Runtime;
+  readonly options: EngineOptions;
+  readonly emit: (event: EngineEvent) => void;
+}
