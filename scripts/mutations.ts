@@ -16,6 +16,7 @@ const inReplication = (file: string) => (name: string, find: string, replace: st
 });
 
 const adopt = inReplication("adopt");
+const begin = inReplication("begin_stream");
 const databaseFile = inReplication("database_file");
 const engine = inReplication("engine");
 const index = inReplication("page_index");
@@ -128,7 +129,7 @@ export const mutations: readonly Mutation[] = [
     "new Set([...changed, ...(doubt.pages ?? [])]);",
     "new Set([...changed].slice(1));",
   ),
-  engine(
+  begin(
     "a replaced database is compared only where the WAL says",
     "const since = replaced || journal.position === null",
     "const since = journal.position === null",

@@ -53,12 +53,15 @@ export interface Batch {
   readonly end: WalPosition;
 }
 
-/** Reads the WAL header; `null` when there is no whole one. Throws when the file is not a WAL. */
+/**
+ * Reads the WAL header; `null` when there is none: to SQLite too the log is empty then, whatever the file holds. Throws
+ * `DatabaseError` for a log of another version.
+ */
 export function readWalHeader(wal: OpenFile): WalHeader | null {
   const bytes = new Uint8Array(walHeaderSize);
   const header = parseWalHeader(bytes.subarray(0, wal.read(bytes, 0)));
   if (typeof header !== "string") return header;
-  if (header === "empty" || header === "short" || header === "checksum") return null;
+  if (header !== "version") return null;
   throw new DatabaseError("bad_wal", `${wal.path} is not a WAL that walrust can read (${header})`, {
     hint: "check that no other program writes this file",
     data: { path: wal.path, reason: header },
