@@ -246,4 +246,24 @@ export const mutations: readonly Mutation[] = [
     find: "etag === null ? { ifAbsent: true, signal } : { ifMatch: etag, signal }",
     replace: "etag === null ? { signal } : { signal }",
   },
+  capture(
+    "a place in the log before is past the end of a shorter one",
+    "  if (sameLog(position.header, log)) return position.state.frames >= end.frames;\n",
+    "  if (log !== null && position.state.frames >= end.frames) return true;\n",
+  ),
+  spool(
+    "what an earlier try left in the spool is taken for the object",
+    "    const temporary = `${path}.tmp`;\n",
+    "    const temporary = `${path}.tmp`;\n    if (this.#files.stat(path) !== null) return { ...sealed, chunks: () => this.#read(path) };\n",
+  ),
+  rollover(
+    "a barrier that meets a doubt leaves its pin",
+    "          this.#live.releasePin(pin);\n          return;\n",
+    "          return;\n",
+  ),
+  engine(
+    "a stop trusts the stat of an idle database",
+    "!this.#wake(looks === 0)) break;",
+    "!this.#wake()) break;",
+  ),
 ];

@@ -16,7 +16,8 @@ const isDelta = (operation: string, key: string): boolean => operation === "put"
 export class Bounds {
   readonly #machine: Machine;
   #files: SimulatedFiles | null = null;
-  #deltas = 0;
+  /** Keys of deltas on their way. */
+  readonly #deltas = new Set<string>();
   #minute = -1;
   #repeats = new Map<string, number>();
   /** The most of each that was seen. */
@@ -34,8 +35,13 @@ export class Bounds {
   /** A process starts. */
   begin(files: SimulatedFiles): void {
     this.#files = files;
-    this.#deltas = 0;
     this.#minute = -1;
+    this.restarted();
+  }
+
+  /** The engine begins again from journal and bucket: what it sent before may arrive late, as after a crash. */
+  restarted(): void {
+    this.#deltas.clear();
   }
 
   /** A request is sent. */
@@ -48,12 +54,14 @@ export class Bounds {
     const repeats = (this.#repeats.get(request) ?? 0) + 1;
     this.#repeats.set(request, repeats);
     this.#peak("repeats", repeats, repeatsPerMinuteMax);
-    if (isDelta(operation, key) && ++this.#deltas > 1) world.violate(`${this.#deltas} deltas are in flight`);
+    if (!isDelta(operation, key)) return;
+    if (this.#deltas.size > 0) world.violate(`${this.#deltas.size + 1} deltas are in flight`);
+    this.#deltas.add(key);
   }
 
   /** A request was answered. */
   ended(operation: string, key: string): void {
-    if (isDelta(operation, key)) this.#deltas--;
+    if (isDelta(operation, key)) this.#deltas.delete(key);
   }
 
   #peak(name: keyof Bounds["peaks"], value: number, max: number): void {

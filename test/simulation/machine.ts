@@ -279,7 +279,10 @@ export class Machine {
     });
     this.say(`engine ${text}`);
     const { counts } = this.world;
-    if (event.kind === "started") this.lineage = event.lineage;
+    if (event.kind === "started") {
+      this.lineage = event.lineage;
+      this.bounds.restarted();
+    }
     if (event.kind === "snapshot") this.snapshots++;
     if (event.kind === "rollover") counts.rollovers++;
     if (event.kind === "rollover" && event.barrier) counts.barriers++;
