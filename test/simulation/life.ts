@@ -89,7 +89,12 @@ export class Life {
     const { timeline } = machine.application;
     const committed = timeline.length - 1;
     machine.say("walrust is asked to stop");
-    const left = await Promise.race([now.engine.stop(random.pick([0, 100, 5000, 60_000])), now.died]);
+    const stopping = now.engine.stop(random.pick([0, 100, 5000, 60_000])).catch((error) => {
+      // An upload of the process before came late and was met by the first one of this: the next start takes it up.
+      if (machine.hasConfirmed || error?.code !== "fenced") throw error;
+      return error;
+    });
+    const left = await Promise.race([stopping, now.died]);
     if (left === "died") return false;
     const head = ledger.lineages.get(machine.lineage)?.head ?? null;
     // A clock that stands still hides from `stat` what was committed; another writer's head says nothing of ours.

@@ -91,6 +91,8 @@ export class Machine {
   readonly faults: DiskFaults;
   /** Another writer took over: this engine stays down. */
   fenced = false;
+  /** An object of its process is in the bucket. */
+  hasConfirmed = false;
   engine: DatabaseEngine | null = null;
   /** SHA-256 of the database when everything had come to rest. */
   settled = "";
@@ -279,7 +281,9 @@ export class Machine {
     });
     this.say(`engine ${text}`);
     const { counts } = this.world;
+    if (event.kind === "delta" || event.kind === "bridge") this.hasConfirmed = true;
     if (event.kind === "started") {
+      this.hasConfirmed = false;
       this.lineage = event.lineage;
       this.bounds.restarted();
     }
