@@ -246,7 +246,7 @@ export const mutations: readonly Mutation[] = [
     find: "etag === null ? { ifAbsent: true, signal } : { ifMatch: etag, signal }",
     replace: "etag === null ? { signal } : { signal }",
   },
-  capture(
+  log(
     "a place in the log before is past the end of a shorter one",
     "  if (sameLog(position.header, log)) return position.state.frames >= end.frames;\n",
     "  if (log !== null && position.state.frames >= end.frames) return true;\n",

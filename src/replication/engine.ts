@@ -16,7 +16,7 @@ import { sameStat } from "./pin_capture.ts";
 import { Rollover } from "./rollover.ts";
 import { SnapshotSchedule } from "./snapshot_schedule.ts";
 import { type SnapshotDone, SnapshotTask } from "./snapshot_task.ts";
-import { Stream } from "./stream.ts";
+import type { Stream } from "./stream.ts";
 import { type LogEnd, reached } from "./wal_log.ts";
 
 /** Databases up to this size, in bytes, are not held open while they are quiet. */
