@@ -92,7 +92,7 @@ test("[S46] [S48] [S50] [S60] simulate: a bucket that throttles, loses replies a
   assert.ok(failed > seeds, `${failed} requests failed`);
 });
 
-test("[S59] [S61] simulate: objects vanish: other points are restored, a snapshot makes the head good", {
+test("simulate: objects vanish: other points are restored, a snapshot makes the head good", {
   timeout,
 }, async () => {
   const vanished = await meets(({ troubles }) => void (troubles.vanish = 0.03), /vanishes$/);
