@@ -5,8 +5,9 @@
  * @module
  */
 import { main } from "./src/cli/main.ts";
-import { systemProcess } from "./src/runtime/system_process.ts";
+import { keepHeapSmall, systemProcess } from "./src/runtime/system_process.ts";
 import { systemRuntime } from "./src/runtime/system.ts";
 
+keepHeapSmall();
 const self = systemProcess();
 self.exit(await main(self, systemRuntime()));

@@ -43,6 +43,8 @@ import {
 } from "./wal_log.ts";
 
 const runSize = 1024 * 1024;
+/** Bytes that a copy leaves free. */
+const spareMin = 64 * 1024 * 1024;
 /** File times may be coarse: what was written less than this ago may be written again without another time. */
 const settledMs = 2000;
 
@@ -244,6 +246,7 @@ export class ObserveCapture implements Capture {
       passes(wal, header, since, this.#framesOf(wal));
     const only = passed && options.isWhole !== true ? options.pages ?? new Set<number>() : null;
     files.makeDirectory(this.#directory);
+    if (only === null) this.#assertRoom(before.size);
     const path = `${this.#directory}/observe.copy`;
     files.remove(path);
     const copy = files.open(path, "exclusive");
@@ -261,6 +264,20 @@ export class ObserveCapture implements Capture {
     if (image === null) return null;
     if (image.end === null) this.#clean = { stat: before, isSettled: this.#isSettled(before) };
     return { ...image, release: () => copy.close() };
+  }
+
+  /** A copy that would fill the disk is not begun: others write there too. */
+  #assertRoom(size: number): void {
+    const free = this.#runtime.files.freeBytes(this.#directory);
+    if (free >= size + spareMin) return;
+    throw new DatabaseError(
+      "no_room",
+      `observing ${this.path} needs room for a copy of its ${size} bytes, ${free} are free`,
+      {
+        hint: `make room on the disk of ${this.#directory}, or give a --state-dir on a larger one`,
+        data: { path: this.path, directory: this.#directory, size, free },
+      },
+    );
   }
 
   async #copyFile(copy: OpenFile, only: ReadonlySet<number> | null): Promise<void> {

@@ -5,6 +5,7 @@ import os from "node:os";
 import path from "node:path";
 import process from "node:process";
 import tty from "node:tty";
+import { setFlagsFromString } from "node:v8";
 import type { ChildProcess, Process, StopSignal, TextOutput } from "./types.ts";
 
 function codeOf(error: unknown): string | undefined {
@@ -101,6 +102,15 @@ function readText(file: string): string | null {
     if (codeOf(error) === "ENOENT") return null;
     throw error;
   }
+}
+
+/**
+ * Node doubles the room for young objects up to 16 MB and never gives it back: 8 to 15 MB resident for nothing, since
+ * what is large here lies outside of it. Only for a process of our own.
+ */
+export function keepHeapSmall(): void {
+  const { bun, deno } = process.versions;
+  if (bun === undefined && deno === undefined) setFlagsFromString("--semi-space-growth-factor=1");
 }
 
 /** The process that we are. */

@@ -348,3 +348,29 @@ test("[S32] ObserveCapture: a replaced file goes on in the same lineage", { time
   assert.equal((await scene.lineages()).length, 1);
   await scene.prove();
 });
+
+test("[S37] ObserveCapture: without room for a copy it says how much is needed and where, and goes on when there is", {
+  timeout,
+}, async () => {
+  const scene = new Scene({ mode: "observe" });
+  let free = 1e6;
+  scene.start((store) => store, { freeBytes: () => free });
+  await assert.rejects(scene.engine.step(), (error) => {
+    assert.ok(error instanceof DatabaseError && error.code === "no_room" && error.exitCode === 3);
+    assert.match(error.message, /needs room for a copy of its \d+ bytes, 1000000 are free/);
+    assert.match(error.hint!, /--state-dir/);
+    return true;
+  });
+  free = 1e12;
+  scene.start((store) => store, { freeBytes: () => free });
+  await scene.sync();
+  scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  free = 1e6;
+  scene.commit(3);
+  await scene.sync();
+  assert.match(String(scene.of("sync_failed").at(-1)!.error), /needs room/);
+  free = 1e12;
+  scene.clock.skip(60_000);
+  await scene.sync();
+  await scene.prove();
+});
