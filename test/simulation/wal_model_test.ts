@@ -127,7 +127,7 @@ function spilling<T>({ model, changed, spilled }: Both, path: string, run: () =>
   const latest = new Map(changed);
   const result = run();
   // Nobody else writes to the log in the middle of this transaction.
-  for (const pgno of changedFrames(before, realWal(path) ?? new Uint8Array(0))) {
+  for (const pgno of changedFrames(before, realWal(path) ?? new Uint8Array(0), model.header.mxFrame)) {
     const tag = latest.get(pgno - 2) ?? changed.get(pgno - 2);
     assert.ok(tag !== undefined, `page ${pgno} was spilled and not written`);
     spills++;
@@ -151,16 +151,21 @@ function write(random: SeededRandom, connection: Both, path: string): { real: un
   return { real: null, model: null };
 }
 
-/** Pages of the frames in which two states of a log differ, in the order of the frames. */
-function changedFrames(before: Uint8Array, after: Uint8Array): number[] {
-  const pages: number[] = [];
+/**
+ * Pages of the frames in which two states of a log differ, in the order in which they were written: frames behind the
+ * first `count` are new, and have salts unless an older one was overwritten before them.
+ */
+function changedFrames(before: Uint8Array, after: Uint8Array, count: number): number[] {
+  const found: { pgno: number; rank: number }[] = [];
   const view = new DataView(after.buffer, after.byteOffset, after.length);
-  for (let at = 32; at + frameSize <= after.length; at += frameSize) {
+  for (let at = 32, frame = 1; at + frameSize <= after.length; at += frameSize, frame++) {
     const isSame = at + frameSize <= before.length &&
       Buffer.compare(before.subarray(at, at + frameSize), after.subarray(at, at + frameSize)) === 0;
-    if (!isSame) pages.push(view.getUint32(at));
+    if (isSame) continue;
+    const rank = frame <= count ? 1 : view.getBigUint64(at + 8) !== 0n ? 0 : 2;
+    found.push({ pgno: view.getUint32(at), rank });
   }
-  return pages;
+  return found.sort((a, b) => a.rank - b.rank).map(({ pgno }) => pgno);
 }
 
 /** Ends the transaction; pages that were spilled and not changed since are clean. */
