@@ -86,6 +86,8 @@ export interface Capture {
   look(position: WalPosition | null, sizeMax: number): Look;
   /** After a time without a look: why `position` is not where to go on; `seen` is the file as it was left. */
   lookBack(position: WalPosition | null, seen: FileStat | null): Doubt | null;
+  /** True when the log goes on behind `position` with frames that are not committed yet, or never will be. */
+  goesOn(position: WalPosition | null): boolean;
   /** Seals a batch; false when its frames changed meanwhile and nothing was sealed. */
   seal(stream: Stream, batch: Batch): boolean;
   /** The image at the last commit; `null` when it changed while it was taken. */

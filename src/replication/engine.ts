@@ -164,6 +164,10 @@ export class DatabaseEngine {
         await clock.sleep(1);
       }
       left = this.#leftBehind(goal);
+    } catch (error) {
+      // An upload of an earlier process came late: the next start takes it in, as this one would have.
+      if (!isFenced(error) || this.#stream?.confirmedAny !== false) throw error;
+      left = notLookedAt(this.#parts.path, error);
     } finally {
       const seq = this.#stream?.published.seq ?? 0n;
       this.#stopped = true;
@@ -390,8 +394,11 @@ export class DatabaseEngine {
     const stream = this.#stream!;
     const { clock } = this.#parts.runtime;
     const newest = Math.max(...[seen.database, seen.wal].map((stat) => Number((stat?.mtimeNs ?? 0n) / 1_000_000n)));
-    const size = stream.published.pageCount * this.#live!.pageSize;
-    if (this.busy || this.#schedule.requested || size > idleSizeMax || clock.now() - newest < quietMs) return;
+    const live = this.#live!;
+    const size = stream.published.pageCount * live.pageSize;
+    // A commit that waits for its fsync changes no file when it is done.
+    const restMs = live.goesOn(stream.position) ? fullLookIntervalMs : quietMs;
+    if (this.busy || this.#schedule.requested || size > idleSizeMax || clock.now() - newest < restMs) return;
     if (stream.snapshot.seq === 0n) return;
     await this.#withDisk(() => this.#writeJournal());
     // Without its journal it stays open, until there is room.

@@ -5,6 +5,7 @@
  */
 import type { Files, NewSha256, OpenFile } from "../runtime/types.ts";
 import { hexOf } from "../format/bytes.ts";
+import { readWhole } from "./image.ts";
 
 /** Where in the WAL the published history ends. */
 export interface JournalPosition {
@@ -62,7 +63,7 @@ export function writeFileAtomically(files: Files, directory: string, name: strin
   files.syncDirectory(directory);
 }
 
-/** Whole content of a small file; `null` when it is absent or larger than `limit` bytes. */
+/** Whole content of a small file; `null` when it is absent or larger than `limit` bytes. Throws when it cannot be read. */
 export function readSmallFile(files: Files, path: string, limit: number): Uint8Array | null {
   if (files.stat(path)?.type !== "file") return null;
   const file: OpenFile = files.open(path, "read");
@@ -70,7 +71,8 @@ export function readSmallFile(files: Files, path: string, limit: number): Uint8A
     const size = file.stat().size;
     if (size > limit) return null;
     const bytes = new Uint8Array(size);
-    return file.read(bytes, 0) === size ? bytes : null;
+    readWhole(file, bytes, 0);
+    return bytes;
   } finally {
     file.close();
   }

@@ -2,16 +2,18 @@
 import { assert, DatabaseError } from "../errors.ts";
 import { hexOf } from "../format/bytes.ts";
 import { renderKey } from "../format/keys.ts";
-import type { Runtime } from "../runtime/types.ts";
+import type { Files, Runtime } from "../runtime/types.ts";
 import type { Capture, FrozenAt } from "./capture.ts";
 import { removeJournal } from "./journal.ts";
 import { claimLineage } from "./lineage.ts";
-import { PageIndex } from "./page_index.ts";
+import { indexEntrySize, PageIndex } from "./page_index.ts";
 import type { SnapshotPlan } from "./snapshot.ts";
 import { Stream, type StreamParts } from "./stream.ts";
 
 const attemptsMax = 100;
 const attemptPauseMs = 5;
+/** Bytes for journal and headers. */
+const spareMin = 1024 * 1024;
 
 /** A lineage whose first snapshot is still to be uploaded. */
 export interface StartedLineage {
@@ -30,6 +32,7 @@ export async function startLineage(
 ): Promise<StartedLineage> {
   const { store, root, directory } = shared;
   const { pageSize } = capture;
+  assertRoom(capture, directory, runtime.files);
   const lineage = newLineageId(runtime.random.bytes(16));
   const { parentSeq } = await claimLineage(store, root, { lineage, createdMs: runtime.clock.now(), pageSize });
   shared.spool.clear();
@@ -51,6 +54,17 @@ export async function startLineage(
   stream.moveTo(frozen.end);
   const key = renderKey(root, { kind: "snapshot", lineage, seq });
   return { stream, plan: { key, seq, prevChecksum: 0n, createdMs, rawHash, image }, frozen, parentSeq };
+}
+
+/** A lineage whose index has no room is not claimed: each try would leave another one in the bucket. */
+function assertRoom(capture: Capture, directory: string, files: Files): void {
+  const pages = Math.ceil((files.stat(capture.path)?.size ?? 0) / capture.pageSize);
+  const [need, free] = [pages * indexEntrySize + spareMin, files.freeBytes(directory)];
+  if (free >= need) return;
+  throw new DatabaseError("no_room", `${directory} needs ${need} bytes for the index, ${free} are free`, {
+    hint: "make room there, or give a --state-dir on a larger disk",
+    data: { path: capture.path, directory, need, free },
+  });
 }
 
 async function firstImage(

@@ -20,7 +20,7 @@ import type {
   SnapshotPoint,
 } from "./capture.ts";
 import { openDatabaseFile } from "./database_file.ts";
-import { CopiedImage, readFrame, readWhole } from "./image.ts";
+import { CopiedImage, readFrame } from "./image.ts";
 import { type FilesSeen, readHeader, statDatabase } from "./live_database.ts";
 import { sameStat } from "./pin_capture.ts";
 import { hashImage } from "./snapshot.ts";
@@ -28,6 +28,7 @@ import type { Stream } from "./stream.ts";
 import {
   type Batch,
   batchOf,
+  goesOn,
   guardHolds,
   holdsFrameBefore,
   type LogEnd,
@@ -196,11 +197,16 @@ export class ObserveCapture implements Capture {
     return null;
   }
 
+  goesOn(position: WalPosition | null): boolean {
+    return this.#wal !== null && goesOn(this.#wal, position);
+  }
+
   seal(stream: Stream, batch: Batch): boolean {
     const wal = this.#wal!;
     const { header, state, guard } = batch.end;
     const holds = (): boolean => this.#endsAt(wal, header, batch.begin, state);
-    if (!stream.sealBatch({ wal, pageSize: this.pageSize }, batch, "memory", holds)) return false;
+    const seal = (): boolean => stream.sealBatch({ wal, pageSize: this.pageSize }, batch, "memory", holds);
+    if (!whileThere(seal, false)) return false;
     this.#lastPages = new Set(batch.pgnos.filter((_, i) => batch.sources[i] >= guard!.frame));
     return true;
   }
@@ -255,7 +261,7 @@ export class ObserveCapture implements Capture {
     let image: Omit<Copy, "release"> | "incomplete" | null = null;
     try {
       await this.#copyFile(copy, only);
-      image = this.#overlay(copy, { before, header, passed, only, ...options });
+      image = whileThere(() => this.#overlay(copy, { before, header, passed, only, ...options }), null);
     } finally {
       if (image === null || image === "incomplete") copy.close();
     }
@@ -281,23 +287,22 @@ export class ObserveCapture implements Capture {
   }
 
   async #copyFile(copy: OpenFile, only: ReadonlySet<number> | null): Promise<void> {
-    const { pageSize } = this;
-    const size = this.#file.stat().size;
     if (only !== null) {
+      const { pageSize } = this;
       const page = new Uint8Array(pageSize);
       for (const pgno of only) {
         const start = (pgno - 1) * pageSize;
-        if (start + pageSize > size) continue;
-        readWhole(this.#file, page, start);
-        copy.write(page, start);
+        if (this.#file.read(page, start) === pageSize) copy.write(page, start);
       }
       return;
     }
-    const buffer = new Uint8Array(Math.min(runSize, size));
-    for (let start = 0; start < size; start += buffer.length) {
-      const bytes = buffer.subarray(0, Math.min(buffer.length, size - start));
-      readWhole(this.#file, bytes, start);
-      copy.write(bytes, start);
+    // A checkpoint may cut the file meanwhile: what it cut off, or what came again after it, the log says.
+    const buffer = new Uint8Array(runSize);
+    for (let start = 0;;) {
+      const length = this.#file.read(buffer, start);
+      if (length === 0) return;
+      copy.write(buffer.subarray(0, length), start);
+      start += length;
       await this.#runtime.clock.sleep(0);
     }
   }
@@ -386,12 +391,8 @@ export class ObserveCapture implements Capture {
     options: ScanOptions & { limit?: number } = {},
   ): Scan {
     const limit = Math.min(options.limit ?? Infinity, this.#framesOf(wal));
-    try {
-      return scanLog(wal, header, from, Math.max(limit, from.frames), options);
-    } catch (error) {
-      if (!(error instanceof DatabaseError) || error.code !== "short_read") throw error;
-      return { pages: new Map(), commit: null, frames: from.frames, cut: false };
-    }
+    const nothing = { pages: new Map(), commit: null, frames: from.frames, cut: false };
+    return whileThere(() => scanLog(wal, header, from, Math.max(limit, from.frames), options), nothing);
   }
 
   /** True when the frames from `from` on still lead to `end`. */
@@ -399,5 +400,15 @@ export class ObserveCapture implements Capture {
     const { commit } = this.#scan(wal, header, from, { limit: end.frames });
     return commit?.frame === end.frames - 1 && commit.checksum1 === end.checksum1 &&
       commit.checksum2 === end.checksum2;
+  }
+}
+
+/** Reads what nobody keeps for us; `otherwise` when it was cut off meanwhile. */
+function whileThere<T>(work: () => T, otherwise: T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof DatabaseError) || error.code !== "short_read") throw error;
+    return otherwise;
   }
 }

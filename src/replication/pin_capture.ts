@@ -26,6 +26,7 @@ import type { Stream } from "./stream.ts";
 import {
   type Batch,
   batchOf,
+  goesOn,
   guardHolds,
   type LogEnd,
   passes,
@@ -207,6 +208,10 @@ export class PinCapture implements Capture {
     if (!sameWal) return { reason };
     // Where all of the log was in the file already, the pin allows one restart, and these frames with it.
     return position !== null && log !== position.state.frames ? { reason, since: position } : null;
+  }
+
+  goesOn(position: WalPosition | null): boolean {
+    return goesOn(this.pinned.wal, position);
   }
 
   seal(stream: Stream, batch: Batch): boolean {

@@ -90,6 +90,17 @@ export function reached(position: WalPosition | null, end: LogEnd): boolean {
   return end.at === null || !sameLog(position.header, end.at.header);
 }
 
+/** True when the log goes on behind `position`: uncommitted, given up, or committed in a moment. */
+export function goesOn(wal: OpenFile, position: WalPosition | null): boolean {
+  const header = readWalHeader(wal);
+  if (header === null) return false;
+  const frames = position !== null && sameLog(position.header, header) ? position.state.frames : 0;
+  const bytes = new Uint8Array(walFrameHeaderSize);
+  const length = wal.read(bytes, walFrameOffset(header.pageSize, frames));
+  const view = new DataView(bytes.buffer);
+  return length === bytes.length && view.getUint32(8) === header.salt1 && view.getUint32(12) === header.salt2;
+}
+
 /** True while the log still holds the transaction before `position`. */
 export function guardHolds(wal: OpenFile, position: WalPosition): boolean {
   if (position.guard === null) return true;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { existsSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { DatabaseError, StorageError } from "../../src/errors.ts";
@@ -9,6 +9,7 @@ import type { ObjectStore } from "../../src/storage/object_store.ts";
 import { objectInMemoryMax } from "../../src/replication/sealed.ts";
 import { wrapStore } from "../../src/storage/wrap.ts";
 import { Scene, turn } from "./engine_scene.ts";
+import { appendPhantom } from "./phantom.ts";
 
 const timeout = 30_000;
 
@@ -790,6 +791,40 @@ test(
     full = false;
     scene.clock.skip(60_000);
     scene.commit(5);
+    await scene.sync();
+    await scene.prove();
+  },
+);
+
+test("[S121] DatabaseEngine: while the log goes on behind the last commit it is held open: that may be a slow commit", {
+  timeout,
+}, async () => {
+  const scene = new Scene();
+  scene.start();
+  await scene.sync();
+  scene.commit();
+  await scene.sync();
+  appendPhantom(`${scene.path}-wal`, Math.floor((statSync(`${scene.path}-wal`).size - 32) / (4096 + 24)));
+  for (let i = 0; i < 8; i++) await scene.sync();
+  assert.ok(scene.life.openHandles > 1, "held");
+  scene.clock.skip(70_000);
+  for (let i = 0; i < 3; i++) await scene.sync();
+  assert.equal(scene.life.openHandles, 1, "after a minute it is looked at as often as an idle one anyway");
+  scene.commit();
+  await scene.prove();
+});
+
+test(
+  "DatabaseEngine: a bucket gets no lineage as long as the disk has no room for its index",
+  { timeout },
+  async () => {
+    const scene = new Scene();
+    for (let i = 0; i < 3; i++) {
+      scene.start((store) => store, { freeBytes: () => 1000 });
+      await assert.rejects(scene.engine.step(), { code: "no_room", exitCode: 3 });
+    }
+    assert.deepEqual(await scene.lineages(), []);
+    scene.start();
     await scene.sync();
     await scene.prove();
   },

@@ -9,6 +9,7 @@ import {
   writeFileAtomically,
   writeJournal,
 } from "../../src/replication/journal.ts";
+import type { Files } from "../../src/runtime/types.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
 import { Crash, Life, SkippingClock, system } from "./engine_scene.ts";
 
@@ -108,4 +109,21 @@ test("writeFileAtomically: killed at any step the file is the old or the new one
   }
   assert.equal(readSmallFile(system.files, `${directory}/file`, 3), null, "larger than the limit");
   assert.equal(readSmallFile(system.files, directory, 3), null, "a directory");
+});
+
+test("[S39] readJournal: a read that comes up short is tried again, then it is an error, not a lost journal", () => {
+  const directory = temporaryDirectory("journal");
+  writeJournal(system.files, directory, journal, system.sha256);
+  for (const failures of [1, 2]) {
+    let left = failures;
+    const open: Files["open"] = (path, mode) => {
+      const file = system.files.open(path, mode);
+      const { read } = file;
+      file.read = (into, position) => left-- > 0 ? 1 : read.call(file, into, position);
+      return file;
+    };
+    const again = (): Journal | null => readJournal({ ...system.files, open }, directory, system.sha256);
+    if (failures === 1) assert.deepEqual(again(), journal);
+    else assert.throws(again, { code: "short_read" });
+  }
 });

@@ -353,11 +353,11 @@ test("[S37] ObserveCapture: without room for a copy it says how much is needed a
   timeout,
 }, async () => {
   const scene = new Scene({ mode: "observe" });
-  let free = 1e6;
+  let free = 2e6;
   scene.start((store) => store, { freeBytes: () => free });
   await assert.rejects(scene.engine.step(), (error) => {
     assert.ok(error instanceof DatabaseError && error.code === "no_room" && error.exitCode === 3);
-    assert.match(error.message, /needs room for a copy of its \d+ bytes, 1000000 are free/);
+    assert.match(error.message, /needs room for a copy of its \d+ bytes, 2000000 are free/);
     assert.match(error.hint!, /--state-dir/);
     return true;
   });
@@ -365,7 +365,7 @@ test("[S37] ObserveCapture: without room for a copy it says how much is needed a
   scene.start((store) => store, { freeBytes: () => free });
   await scene.sync();
   scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
-  free = 1e6;
+  free = 2e6;
   scene.commit(3);
   await scene.sync();
   assert.match(String(scene.of("sync_failed").at(-1)!.error), /needs room/);
