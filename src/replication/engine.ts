@@ -159,7 +159,9 @@ export class DatabaseEngine {
         this.#nextLook = 0;
         await this.#liveStep();
         if (this.#caughtUp(goal)) break;
-        await Promise.race([this.settled(), clock.sleep(50)]);
+        const { retryInMs } = this.#stream.publisher;
+        if (retryInMs > 0) await clock.sleep(Math.min(busyIntervalMs, retryInMs));
+        else await Promise.race([this.settled(), clock.sleep(busyIntervalMs)]);
         if (this.#caughtUp(goal)) break;
         await clock.sleep(1);
       }

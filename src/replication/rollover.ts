@@ -37,7 +37,7 @@ export class Rollover {
   #next: (LogEnd & { pin: SqliteConnection; reachable: number }) | null = null;
   #lastTry: number;
   #lastBarrier = -Infinity;
-  /** Grows while a foreign reader keeps checkpoints from finishing. */
+  /** Grows while a foreign reader keeps checkpoints from finishing, or a writer keeps its lock. */
   #pauseMs = 0;
   #warned = false;
   #isSpoolFull = false;
@@ -168,10 +168,12 @@ export class Rollover {
       return result.log;
     }
     // Somebody reads an old snapshot: trying harder would not help.
-    if (result.checkpointed < reachable) {
-      this.#pauseMs = Math.min(pauseMaxMs, Math.max(2 * this.#pauseMs, 2 * eagerIntervalMs));
-    }
+    if (result.checkpointed < reachable) this.#backOff();
     return null;
+  }
+
+  #backOff(): void {
+    this.#pauseMs = Math.min(pauseMaxMs, Math.max(2 * this.#pauseMs, 2 * eagerIntervalMs));
   }
 
   #report(barrier: boolean, frames: number | "busy" | null, heldMs: number): boolean {
@@ -217,7 +219,7 @@ export class Rollover {
       const deadline = this.#clock.monotonic() + barrierWaitMs;
       // A busy writer leaves the lock free for microseconds only: try often, and let others run now and then.
       for (let tries = 1; !lock.beginImmediate(); tries++) {
-        if (this.#clock.monotonic() >= deadline) return;
+        if (this.#clock.monotonic() >= deadline) return this.#backOff();
         if (tries % lockTriesPerTurn === 0) await this.#clock.sleep(1);
       }
       this.#rollUnderLock(checkpointer, lock);

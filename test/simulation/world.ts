@@ -208,9 +208,13 @@ export class World implements Surroundings {
     machine.clock.jump(ms);
   }
 
-  /** An object that is not the newest of its lineage vanishes, or the pointer. */
+  /**
+   * An object that is not the newest of its lineage vanishes, or the pointer. Not where a clone writes the same lineage:
+   * it may take the place that became free.
+   */
   #vanish(): void {
     const { random, bucket, ledger } = this;
+    if (this.machines.length > 1 && this.troubles.second !== "restored") return;
     const lineages = [...ledger.lineages.values()].filter(({ points }) => points.length > 2);
     if (lineages.length === 0) return;
     const { lineage, points } = random.pick(lineages);
