@@ -159,7 +159,7 @@ export class DatabaseEngine {
         this.#nextLook = 0;
         await this.#liveStep();
         if (this.#caughtUp(goal)) break;
-        const { retryInMs } = this.#stream.publisher;
+        const retryInMs = this.#stream?.publisher.retryInMs ?? 0;
         if (retryInMs > 0) await clock.sleep(Math.min(busyIntervalMs, retryInMs));
         else await Promise.race([this.settled(), clock.sleep(busyIntervalMs)]);
         if (this.#caughtUp(goal)) break;
