@@ -12,7 +12,7 @@ export function tooManyFiles(path: string, cause: unknown): DatabaseError {
     `${path} cannot be opened: this process has as many open files as it may`,
     {
       hint: "allow it more: ulimit -n 65536 before the start, LimitNOFILE=65536 for systemd, " +
-        "--ulimit nofile=65536 for Docker; a database in use takes up to 16, a quiet one 4",
+        "--ulimit nofile=65536 for Docker; a database in use takes up to 20, a quiet one 4",
       data: { path },
       cause,
     },
