@@ -33,6 +33,7 @@ import {
   holdsFrameBefore,
   type LogEnd,
   missingGrowth,
+  pagesFrom,
   passes,
   positionAfter,
   readWalHeader,
@@ -319,19 +320,18 @@ export class ObserveCapture implements Capture {
   ): Omit<Copy, "release"> | "incomplete" | null {
     const { before, header, passed, only, since, pages } = options;
     const wal = this.#wal;
-    const behind = new Set<number>(pages);
     const begin = header === null ? null : beginWalScan(header);
-    const found = wal === null || header === null || begin === null ? null : this.#scan(wal, header, begin, {
-      onFrame: (frame, pgno) => passed && frame >= since!.state.frames && behind.add(pgno),
-    });
+    const found = wal === null || header === null || begin === null ? null : this.#scan(wal, header, begin);
     const commit = found?.commit ?? null;
+    const committed: Scan["pages"] = found?.pages ?? new Map();
+    const behind = new Set([...(pages ?? []), ...(passed ? pagesFrom(committed, since!.state.frames) : [])]);
     const pageCount = commit?.pageCount ?? before.size / this.pageSize;
     if (only !== null) {
       const pgnos = [...behind].sort((a, b) => a - b);
       if (missingGrowth({ pgnos, pageCount }, options.indexedCount ?? 0, this.pageSize) !== null) return "incomplete";
     }
     const page = new Uint8Array(this.pageSize);
-    for (const [pgno, frame] of commit === null ? [] : found!.pages) {
+    for (const [pgno, frame] of committed) {
       if (pgno > pageCount || (only !== null && !behind.has(pgno))) continue;
       readFrame({ wal: wal!, pageSize: this.pageSize }, frame, page);
       copy.write(page, (pgno - 1) * this.pageSize);
@@ -345,8 +345,8 @@ export class ObserveCapture implements Capture {
     // Without a commit in the log the file alone is the database: then nobody may have written to it.
     if (end === null && !sameStat(before, this.#runtime.files.stat(this.path))) return null;
     if ((only === null || behind.has(1)) && readHeader(this.path, copy).pageSize !== this.pageSize) return null;
-    const inLog = new Set(commit === null ? [] : found!.pages.keys());
-    this.#lastPages = new Set([...inLog].filter((pgno) => found!.pages.get(pgno)! >= commit!.firstFrame));
+    const inLog = new Set(committed.keys());
+    this.#lastPages = pagesFrom(committed, commit?.firstFrame ?? 0);
     const image = new CopiedImage(copy, this.pageSize, pageCount);
     return { image, end, changed: passed ? behind : null, inLog, takenMs };
   }

@@ -29,6 +29,7 @@ import {
   goesOn,
   guardHolds,
   type LogEnd,
+  pagesFrom,
   passes,
   positionAfter,
   readWalHeader,
@@ -106,10 +107,8 @@ export function takeImage(live: LiveDatabase, options: { limit?: number; since?:
     throw new DatabaseError("page_size", `${live.wal.path} has another page size than ${live.path}`);
   }
   const { since } = options;
-  const changed = since !== undefined && passes(live.wal, header, since, limit) ? new Set<number>() : null;
-  const found = scanCommitted(live, header, beginWalScan(header), limit, {
-    onFrame: (frame, pgno) => changed !== null && frame >= since!.state.frames && changed.add(pgno),
-  });
+  const passed = since !== undefined && passes(live.wal, header, since, limit);
+  const found = scanCommitted(live, header, beginWalScan(header), limit);
   const after = live.gauge();
   const again = readWalHeader(live.wal);
   if (again === null || !sameLog(header, again) || after.log < limit) return null;
@@ -128,7 +127,7 @@ export function takeImage(live: LiveDatabase, options: { limit?: number; since?:
   return {
     image: new Image(live, found.commit.pageCount, backfilled ? new Map() : found.pages),
     end: positionAfter(header, found.commit),
-    changed,
+    changed: passed ? pagesFrom(found.pages, since.state.frames) : null,
   };
 }
 

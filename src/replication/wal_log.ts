@@ -139,12 +139,10 @@ export interface Scan {
   readonly cut: boolean;
 }
 
-/** How far to scan and whom to tell. */
+/** How far to scan. */
 export interface ScanOptions {
   /** Stop at the first commit that reaches this many bytes of pages. */
   readonly sizeMax?: number;
-  /** Called for every valid frame. */
-  readonly onFrame?: (frame: number, pgno: number) => void;
 }
 
 /**
@@ -180,7 +178,6 @@ export function scanLog(
       const at = (frame - base) * frameSize;
       guard ??= bytes.slice(at, at + walFrameHeaderSize);
       pending.set(pgno, frame);
-      options.onFrame?.(frame, pgno);
       if (pageCount === 0) return;
       const view = new DataView(bytes.buffer, bytes.byteOffset + at, walFrameHeaderSize);
       const [checksum1, checksum2] = [view.getUint32(16), view.getUint32(20)];
@@ -221,6 +218,11 @@ export function batchOf(header: WalHeader, begin: Readonly<WalScanState>, pages:
     begin,
     end: positionAfter(header, commit),
   };
+}
+
+/** Pages that were committed in frame `first` or behind it. */
+export function pagesFrom(pages: Scan["pages"], first: number): Set<number> {
+  return new Set([...pages].filter(([, newest]) => newest >= first).map(([pgno]) => pgno));
 }
 
 /** True when the log passes exactly at `place`: then pages that changed since are those in the frames behind it. */

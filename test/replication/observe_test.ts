@@ -120,6 +120,30 @@ test("[S20] [S22] ObserveCapture: a log that was overwritten unseen is a gap tha
   await scene.prove();
 });
 
+test("[S10] [S18] ObserveCapture: what a transaction spilled behind a restart is neither content nor candidate", {
+  timeout,
+}, async () => {
+  const scene = observed();
+  await scene.sync();
+  scene.commit(400);
+  await scene.sync();
+  scene.app.exec("PRAGMA wal_checkpoint(RESTART)");
+  scene.commit(3);
+  const committed = content(scene.app);
+  scene.app.exec(
+    "PRAGMA cache_size = 5; PRAGMA cache_spill = 1; BEGIN; UPDATE rows SET data = zeroblob(999) WHERE id < 200",
+  );
+  assert.ok(statSync(`${scene.path}-wal`).size > 0);
+  for (let i = 0; i < 3; i++) await scene.sync();
+  const [followed] = scene.of("difference");
+  assert.equal(followed.reason, "the WAL was restarted");
+  assert.ok(followed.pages < 10, `${followed.pages} pages: only what was committed`);
+  assert.equal(await contentAt(scene, followed.seq), committed);
+  scene.app.exec("ROLLBACK");
+  scene.commit();
+  await scene.prove();
+});
+
 test("[S23] ObserveCapture: an unlinked log is read to its end; short-lived writers lose nothing but points in time", {
   timeout,
 }, async () => {
