@@ -7,7 +7,7 @@ import type { Runtime } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { readHistory, segmentPoints } from "./history.ts";
 import { removeJournal } from "./journal.ts";
-import { readState } from "./lineage.ts";
+import { ownerOf, readState } from "./lineage.ts";
 import { PageIndex } from "./page_index.ts";
 import { planRestore } from "./plan.ts";
 import type { Head } from "./resume.ts";
@@ -47,7 +47,7 @@ export interface AdoptOptions {
 export async function adoptLineage(options: AdoptOptions): Promise<Adopted | null> {
   const { store, root, directory, runtime, spool, pageSize } = options;
   const { state } = await readState(store, root);
-  const owner = state.claim ?? state.lineageId;
+  const owner = ownerOf(state);
   if (owner === null) return null;
   if (state.claim !== null) throw refusal(root, `lineage ${state.claim} has just begun and has no snapshot yet`);
   const history = await readHistory(store, root);

@@ -5,14 +5,13 @@
  */
 import { DatabaseError, WalrustError } from "../errors.ts";
 import { beginStream } from "./begin_stream.ts";
-import type { Capture, Doubt, HeldImage } from "./capture.ts";
+import type { Capture, Doubt } from "./capture.ts";
 import { sealDifference } from "./difference.ts";
 import { isFenced, isTransient, notLookedAt, notPublished, stoppedBeforeSnapshot } from "./engine_failure.ts";
-import { unsteady } from "./lineage_start.ts";
-import { type FilesSeen, isAbsence, seeFiles } from "./live_database.ts";
+import { whenSteady } from "./image.ts";
+import { type FilesSeen, isAbsence, sameFiles, seeFiles } from "./live_database.ts";
 import { CaptureOpener } from "./open_capture.ts";
 import type { EngineParts } from "./options.ts";
-import { sameStat } from "./pin_capture.ts";
 import { Rollover } from "./rollover.ts";
 import { SnapshotSchedule } from "./snapshot_schedule.ts";
 import { type SnapshotDone, SnapshotTask } from "./snapshot_task.ts";
@@ -33,8 +32,6 @@ const retryFirstMs = 250;
 const retryMaxMs = 30_000;
 const firstPutAttemptsMax = 3;
 const diskRetryMs = 5000;
-const imageAttemptsMax = 100;
-const imagePauseMs = 5;
 
 /** See the top of this file. */
 export class DatabaseEngine {
@@ -258,17 +255,6 @@ export class DatabaseEngine {
       : new Rollover({ live: pinned, stream: this.#stream!, options, clock: runtime.clock, emit });
   }
 
-  /** The image at the last commit; tries again when the log is restarted under it. */
-  async #image(doubt: Doubt): Promise<HeldImage> {
-    const indexedCount = this.#stream!.published.pageCount;
-    for (let attempt = 0; attempt < imageAttemptsMax; attempt++) {
-      const held = await this.#live!.hold({ ...doubt, indexedCount });
-      if (held !== null) return held;
-      await this.#parts.runtime.clock.sleep(imagePauseMs);
-    }
-    throw unsteady(this.#parts.path);
-  }
-
   async #liveStep(): Promise<void> {
     const live = this.#live!;
     const stream = this.#stream!;
@@ -337,7 +323,8 @@ export class DatabaseEngine {
   async #resolve(doubt: Doubt): Promise<void> {
     const stream = this.#stream!;
     const { runtime, emit, path } = this.#parts;
-    const held = await this.#image(doubt);
+    const wanted = { ...doubt, indexedCount: stream.published.pageCount };
+    const held = await whenSteady(path, runtime.clock, () => this.#live!.hold(wanted));
     const { image, end, changed, inLog } = held;
     const candidates = changed === null ? null : new Set([...changed, ...(doubt.pages ?? [])]);
     const before = stream.sealed.seq;
@@ -506,8 +493,4 @@ export class DatabaseEngine {
     this.#parts.emit({ kind: "sync_failed", path: this.#parts.path, error, retryMs });
     return retryMs;
   }
-}
-
-function sameFiles(a: FilesSeen, b: FilesSeen): boolean {
-  return sameStat(a.database, b.database) && sameStat(a.wal, b.wal);
 }

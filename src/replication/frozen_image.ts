@@ -3,7 +3,7 @@
  * once; a large one is held by its pin.
  */
 import type { Clock, Files, NewSha256, OpenFile } from "../runtime/types.ts";
-import { CopiedImage, type ImageSource } from "./image.ts";
+import { CopiedImage, type ImageSource, openCopy } from "./image.ts";
 import type { PageIndex } from "./page_index.ts";
 import { hashImage } from "./snapshot.ts";
 
@@ -41,11 +41,7 @@ export async function freezeImage(
     files.makeDirectory(options.directory);
     // Where room is scarce it belongs to the spool.
     if (size <= copySizeMax && files.freeBytes(options.directory) >= size + copySizeMax) {
-      const path = `${options.directory}/snapshot.copy`;
-      files.remove(path);
-      copy = files.open(path, "exclusive");
-      // Only our descriptor knows it from here on: nothing is left behind, however we end.
-      files.remove(path);
+      copy = openCopy(`${options.directory}/snapshot.copy`, files);
     }
     const rawHash = await hashImage(image, { ...options, ...(copy === null ? {} : { copy }) });
     if (copy === null) return { image, rawHash, holdsPin: true, release };

@@ -7,7 +7,10 @@
  */
 import { DatabaseError } from "../errors.ts";
 import { walFrameHeaderSize, walFrameOffset } from "../format/wal.ts";
-import type { OpenFile } from "../runtime/types.ts";
+import type { Clock, Files, OpenFile } from "../runtime/types.ts";
+
+const attemptsMax = 100;
+const attemptPauseMs = 5;
 
 /** Pages 1..pageCount of one commit, which stay as they are while they are read. */
 export interface ImageSource {
@@ -75,6 +78,24 @@ export class CopiedImage implements ImageSource {
   read(first: number, count: number, into: Uint8Array): void {
     readWhole(this.#file, into.subarray(0, count * this.pageSize), (first - 1) * this.pageSize);
   }
+}
+
+/** A new file for a copy, which ends with its descriptor, however we end; `path` is its name for a moment. */
+export function openCopy(path: string, files: Files): OpenFile {
+  files.remove(path);
+  const copy = files.open(path, "exclusive");
+  files.remove(path);
+  return copy;
+}
+
+/** What `read` returns once no restart of the log came between (`null`). Throws `DatabaseError` when that never is. */
+export async function whenSteady<T>(path: string, clock: Clock, read: () => Promise<T | null>): Promise<T> {
+  for (let attempt = 0; attempt < attemptsMax; attempt++) {
+    const found = await read();
+    if (found !== null) return found;
+    await clock.sleep(attemptPauseMs);
+  }
+  throw new DatabaseError("unsteady", `the WAL of ${path} does not stand still for a read`, { data: { path } });
 }
 
 /** Reads the page of one WAL frame. */

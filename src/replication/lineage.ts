@@ -67,9 +67,14 @@ async function swapState(
   }
 }
 
+/** The lineage that may write: the one that claims the prefix, else the active one; `null` where there is none. */
+export function ownerOf(state: StateDocument): string | null {
+  return state.claim ?? state.lineageId;
+}
+
 /** Throws `IntegrityError` (`fenced`) when another lineage is active or claimed, `StorageError` when none is. */
 export function assertOwner(state: StateDocument, root: string, lineage: string): void {
-  const owner = state.claim ?? state.lineageId;
+  const owner = ownerOf(state);
   if (owner === lineage) return;
   if (owner === null) throw stateMissing(root);
   throw new IntegrityError(

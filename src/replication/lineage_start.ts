@@ -4,14 +4,13 @@ import { hexOf } from "../format/bytes.ts";
 import { renderKey } from "../format/keys.ts";
 import type { Files, Runtime } from "../runtime/types.ts";
 import type { Capture, FrozenAt } from "./capture.ts";
+import { whenSteady } from "./image.ts";
 import { removeJournal } from "./journal.ts";
 import { claimLineage } from "./lineage.ts";
 import { indexEntrySize, PageIndex } from "./page_index.ts";
 import type { SnapshotPlan } from "./snapshot.ts";
 import { Stream, type StreamParts } from "./stream.ts";
 
-const attemptsMax = 100;
-const attemptPauseMs = 5;
 /** Bytes for journal and headers. */
 const spareMin = 1024 * 1024;
 
@@ -43,7 +42,9 @@ export async function startLineage(
     random: runtime.random,
     sha256: runtime.sha256,
   });
-  const frozen = await firstImage(capture, index, `${directory}/spool`, runtime).catch((error) => {
+  const options = { index, directory: `${directory}/spool`, sha256: runtime.sha256 };
+  const freeze = (): Promise<FrozenAt | null> => capture.freeze(capture.beginSnapshot(null), options);
+  const frozen = await whenSteady(capture.path, runtime.clock, freeze).catch((error) => {
     index.close();
     throw error;
   });
@@ -65,25 +66,6 @@ function assertRoom(capture: Capture, directory: string, files: Files): void {
     hint: "make room there, or give a --state-dir on a larger disk",
     data: { path: capture.path, directory, need, free },
   });
-}
-
-async function firstImage(
-  capture: Capture,
-  index: PageIndex,
-  directory: string,
-  { clock, sha256 }: Runtime,
-): Promise<FrozenAt> {
-  for (let attempt = 0; attempt < attemptsMax; attempt++) {
-    const frozen = await capture.freeze(capture.beginSnapshot(null), { index, directory, sha256 });
-    if (frozen !== null) return frozen;
-    await clock.sleep(attemptPauseMs);
-  }
-  throw unsteady(capture.path);
-}
-
-/** The error of a read that was overtaken again and again. */
-export function unsteady(path: string): DatabaseError {
-  return new DatabaseError("unsteady", `the WAL of ${path} does not stand still for a read`, { data: { path } });
 }
 
 /** UUID version 4 as 32 hex digits. */

@@ -59,6 +59,17 @@ export function seeFiles(path: string, files: Files): FilesSeen {
   return { database: files.stat(path), wal: files.stat(`${path}-wal`) };
 }
 
+/** True when nothing was written between the two. */
+export function sameStat(a: FileStat | null, b: FileStat | null): boolean {
+  if (a === null || b === null) return a === b;
+  return a.size === b.size && a.mtimeNs === b.mtimeNs && a.inode === b.inode && a.device === b.device;
+}
+
+/** True when nothing was written to either between the two looks. */
+export function sameFiles(a: FilesSeen, b: FilesSeen): boolean {
+  return sameStat(a.database, b.database) && sameStat(a.wal, b.wal);
+}
+
 /** Files and connections of one pinned database. */
 export class LiveDatabase {
   readonly path: string;
@@ -102,12 +113,12 @@ export class LiveDatabase {
 
   /**
    * Opens and pins. Throws `DatabaseError` for what is missing, not SQLite, not in WAL mode, locked away or not ours to
-   * write, `no_wal` where a pin would create the WAL in our name and lock its owner out, and `second_sqlite` where
-   * another copy of SQLite is loaded. `isShared` as {@linkcode DatabaseFileOptions} says.
+   * write, `no_wal` where a pin would create the WAL in our name and lock its owner out, and, where the process
+   * `isShared` as {@linkcode DatabaseFileOptions} says, `second_sqlite` for another copy of SQLite in it.
    */
   static open(path: string, files: Files, sqlite: Sqlite, isShared: boolean = false): LiveDatabase {
     const stat = statDatabase(path, files);
-    assertOnlyCopy(path, sqlite);
+    if (isShared) assertOnlyCopy(path, sqlite);
     const file = openToWrite(path, files, { mode: "update", isShared });
     const connections: SqliteConnection[] = [];
     try {

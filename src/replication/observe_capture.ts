@@ -20,9 +20,8 @@ import type {
   SnapshotPoint,
 } from "./capture.ts";
 import { openDatabaseFile } from "./database_file.ts";
-import { CopiedImage, readFrame } from "./image.ts";
-import { type FilesSeen, readHeader, statDatabase } from "./live_database.ts";
-import { sameStat } from "./pin_capture.ts";
+import { CopiedImage, openCopy, readFrame } from "./image.ts";
+import { type FilesSeen, readHeader, sameStat, statDatabase } from "./live_database.ts";
 import { hashImage } from "./snapshot.ts";
 import type { Stream } from "./stream.ts";
 import {
@@ -254,11 +253,7 @@ export class ObserveCapture implements Capture {
     const only = passed && options.isWhole !== true ? options.pages ?? new Set<number>() : null;
     files.makeDirectory(this.#directory);
     if (only === null) this.#assertRoom(before.size);
-    const path = `${this.#directory}/observe.copy`;
-    files.remove(path);
-    const copy = files.open(path, "exclusive");
-    // Only our descriptor knows it from here on: nothing is left behind, however we end.
-    files.remove(path);
+    const copy = openCopy(`${this.#directory}/observe.copy`, files);
     let image: Omit<Copy, "release"> | "incomplete" | null = null;
     try {
       await this.#copyFile(copy, only);

@@ -7,7 +7,7 @@
 import { DatabaseError } from "../errors.ts";
 import { beginWalScan, type WalHeader, type WalScanState } from "../format/wal.ts";
 import { parseSqliteHeader } from "../format/sqlite_header.ts";
-import type { Clock, Files, FileStat, SqliteConnection } from "../runtime/types.ts";
+import type { Clock, Files, FileStat } from "../runtime/types.ts";
 import type {
   Capture,
   Doubt,
@@ -21,7 +21,7 @@ import type {
 } from "./capture.ts";
 import { freezeImage } from "./frozen_image.ts";
 import { Image, readWhole } from "./image.ts";
-import type { FilesSeen, LiveDatabase } from "./live_database.ts";
+import { type FilesSeen, type LiveDatabase, sameStat } from "./live_database.ts";
 import type { Stream } from "./stream.ts";
 import {
   type Batch,
@@ -153,11 +153,6 @@ export function logEnd(live: LiveDatabase, at: WalPosition | null): LogEnd {
   }
 }
 
-/** The point of a snapshot is a pin. */
-interface PinnedPoint extends SnapshotPoint {
-  readonly pin: SqliteConnection;
-}
-
 /** See the top of this file. */
 export class PinCapture implements Capture {
   readonly pinned: LiveDatabase;
@@ -223,12 +218,12 @@ export class PinCapture implements Capture {
     return Promise.resolve(taken === null ? null : { ...taken, release: () => {} });
   }
 
-  beginSnapshot(position: WalPosition | null): PinnedPoint {
+  beginSnapshot(position: WalPosition | null): SnapshotPoint {
     const pin = this.pinned.addPin();
-    return { ...this.end(position), pin, release: () => this.pinned.releasePin(pin) };
+    return { ...this.end(position), release: () => this.pinned.releasePin(pin) };
   }
 
-  async freeze(point: PinnedPoint, options: FreezeOptions): Promise<FrozenAt | null> {
+  async freeze(point: SnapshotPoint, options: FreezeOptions): Promise<FrozenAt | null> {
     const { position } = options;
     const taken = releasing(
       point,
@@ -257,10 +252,4 @@ function releasing<T>(point: SnapshotPoint, work: () => T): T {
     point.release();
     throw error;
   }
-}
-
-/** True when nothing was written between the two. */
-export function sameStat(a: FileStat | null, b: FileStat | null): boolean {
-  if (a === null || b === null) return a === b;
-  return a.size === b.size && a.mtimeNs === b.mtimeNs && a.inode === b.inode && a.device === b.device;
 }

@@ -8,7 +8,7 @@ import { renderKey } from "../format/keys.ts";
 import type { Files, NewSha256 } from "../runtime/types.ts";
 import { getBytes, type ObjectStore } from "../storage/object_store.ts";
 import { type Journal, readJournal } from "./journal.ts";
-import { listLineage, readState } from "./lineage.ts";
+import { listLineage, ownerOf, readState } from "./lineage.ts";
 import { IndexedDecoder } from "./indexed_decoder.ts";
 import { indexEntrySize, type PageHashes, PageIndex } from "./page_index.ts";
 import type { Sealed } from "./sealed.ts";
@@ -84,7 +84,7 @@ export async function resumeLineage(options: ResumeOptions): Promise<Resumed | N
 async function continueFrom(journal: Journal, index: PageIndex, options: ResumeOptions): Promise<Resumed | string> {
   const { store, root } = options;
   const { state } = await readState(store, root);
-  const owner = state.claim ?? state.lineageId;
+  const owner = ownerOf(state);
   if (owner !== journal.lineage) {
     // Another writer, or an old state.json that somebody put back: what we remember tells people which.
     return `lineage ${owner ?? "none"} is active in the bucket, not ${journal.lineage}, ` +

@@ -40,7 +40,7 @@ test("LiveDatabase.open: refuses beside another copy of SQLite in the same proce
   assert.deepEqual(system.sqlite!.otherCopies!(), []);
   const copies = ["/app/node_modules/better-sqlite3/build/Release/better_sqlite3.node"];
   const sqlite = { ...system.sqlite!, otherCopies: () => copies };
-  assert.throws(() => LiveDatabase.open(scene.path, system.files, sqlite), (error) => {
+  assert.throws(() => LiveDatabase.open(scene.path, system.files, sqlite, true), (error) => {
     assert.ok(error instanceof DatabaseError && error.code === "second_sqlite" && error.exitCode === 3);
     assert.match(error.message, /better_sqlite3\.node/);
     assert.match(error.hint!, /walrust watch .*app\.db.* --with-parent/);
