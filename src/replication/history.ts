@@ -19,6 +19,7 @@ import {
   readLineage,
   type ReadOptions,
 } from "./inventory.ts";
+import { assertOwnHeader } from "./object_reader.ts";
 
 /** A lineage as far as it belongs to the history. */
 export interface Segment extends LineageObjects {
@@ -203,11 +204,7 @@ export async function readHeader(
   const key = objectKey(root, object);
   const { bytes } = await getBytes(store, key, 48, { ...options, range: { start: 0, end: 48 } });
   const header = decodeHeader(bytes, key);
-  if (header.seq !== object.max) {
-    throw new IntegrityError("seq_mismatch", `${key} says that it is seq ${header.seq}`, {
-      data: { object: key, expected: String(object.max), actual: String(header.seq) },
-    });
-  }
+  assertOwnHeader(object, key, header);
   return header;
 }
 
