@@ -6,6 +6,7 @@ import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { DatabaseError } from "../../src/errors.ts";
 import type { EngineOptions } from "../../src/replication/options.ts";
+import type { OpenFile } from "../../src/runtime/types.ts";
 import { SeededRandom } from "../simulation/random.ts";
 import { Crash, Scene, system } from "./engine_scene.ts";
 import { appendPhantom } from "./phantom.ts";
@@ -13,19 +14,33 @@ import { appendPhantom } from "./phantom.ts";
 const timeout = 60_000;
 
 /** A scene whose walrust may only look: whatever else it tries fails the test. */
-function observed(options: Partial<EngineOptions> = {}): Scene {
+function observed(options: Partial<EngineOptions> = {}, mtimeStepMs: number = 0): Scene {
   const scene = new Scene({ mode: "observe", ...options });
   scene.app.exec("PRAGMA wal_autocheckpoint = 0");
-  startWatching(scene);
+  startWatching(scene, mtimeStepMs);
   return scene;
 }
 
-function startWatching(scene: Scene): void {
+/** What is asked of the database file counts as a moment too; with `mtimeStepMs` its file system knows times no finer. */
+function startWatching(scene: Scene, mtimeStepMs: number = 0): void {
   scene.start((store) => store, {
     open: (path, mode) => {
       assert.ok(mode === "read" || path.startsWith(scene.state), `${mode} ${path}`);
       assert.ok(!path.endsWith("-shm"), path);
-      return scene.life.files.open(path, mode);
+      const file = scene.life.files.open(path, mode);
+      if (path !== scene.path) return file;
+      const { read } = file;
+      const watched: OpenFile["read"] = (into, position) => {
+        scene.life.onMoment("read database");
+        return read.call(file, into, position);
+      };
+      return Object.assign(file, { read: watched });
+    },
+    stat: (path) => {
+      if (path === scene.path) scene.life.onMoment("stat database");
+      const stat = scene.life.files.stat(path);
+      if (stat === null || mtimeStepMs === 0) return stat;
+      return { ...stat, mtimeNs: stat.mtimeNs - stat.mtimeNs % BigInt(mtimeStepMs * 1_000_000) };
     },
   });
   scene.life.onOperation = (name, target) => assert.ok(name !== "connect", `${name} ${target}`);
@@ -231,37 +246,94 @@ test("ObserveCapture: canary, a point that is no commit is noticed", { timeout }
   await assert.rejects(provePoints(scene, ["something else"]), /not a commit/);
 });
 
-test("[S20] ObserveCapture: commits, checkpoints and restarts at every single read of the log", {
-  timeout,
-}, async () => {
-  for (const act of ["commit", "restart", "truncate", "replace"]) {
-    const scene = observed();
-    scene.clock.now = () => Date.now();
-    const commits = [content(scene.app)];
-    await scene.sync();
-    let moments = 0;
-    for (let left = -1; left < 0; moments++) {
-      scene.commit(8);
-      commits.push(content(scene.app));
-      left = moments;
-      scene.life.onMoment = () => {
-        if (left-- !== 0) return;
-        if (act === "restart") scene.app.exec("PRAGMA wal_checkpoint(RESTART)");
-        if (act === "truncate") scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
-        if (act === "replace") scene.connect();
-        scene.commit(2);
+/** Before what is to be captured, and at the moment itself. */
+const acts: Readonly<Record<string, { before?: (scene: Scene) => void; at: (scene: Scene) => void }>> = {
+  commit: { at: () => {} },
+  restart: { at: ({ app }) => app.exec("PRAGMA wal_checkpoint(RESTART)") },
+  // Near the start of a log that is followed: what comes next is written over it.
+  overwrite: {
+    before: ({ app }) => app.exec("PRAGMA wal_checkpoint(TRUNCATE)"),
+    at: (scene) => {
+      scene.app.exec("PRAGMA wal_checkpoint(RESTART)");
+      scene.commit(60);
+    },
+  },
+  truncate: { at: ({ app }) => app.exec("PRAGMA wal_checkpoint(TRUNCATE)") },
+  replace: { at: (scene) => scene.connect() },
+};
+
+for (const mtimeStepMs of [0, 2000]) {
+  const name = mtimeStepMs === 0 ? "[S20]" : "[S20] [S45]";
+  const clock = mtimeStepMs === 0 ? "" : ", file times in steps of two seconds";
+  test(`${name} ObserveCapture: commits, checkpoints and restarts at every single read${clock}`, {
+    timeout,
+  }, async () => {
+    for (const [act, { before, at }] of Object.entries(acts)) {
+      const scene = observed({}, mtimeStepMs);
+      scene.clock.now = () => Date.now();
+      const commits = [content(scene.app)];
+      const commit = (count: number): void => {
+        // Growth alone would be found by the size of the file.
+        if (commits.length % 3 === 0) scene.commit(count);
+        else scene.app.exec(`UPDATE rows SET data = randomblob(999) WHERE id % 9 = ${commits.length % 9}`);
         commits.push(content(scene.app));
       };
-      if (moments % 5 === 4) void scene.engine.requestSnapshot().catch(() => undefined);
       await scene.sync();
-      await scene.sync();
-      scene.life.onMoment = () => {};
+      let moments = 0;
+      for (let left = -1; left < 0; moments++) {
+        if (before !== undefined) {
+          before(scene);
+          commit(1);
+          await scene.sync();
+        }
+        commit(8);
+        left = moments;
+        scene.life.onMoment = () => {
+          if (left-- !== 0) return;
+          at(scene);
+          commits.push(content(scene.app));
+          commit(2);
+        };
+        if (moments % 5 === 4) void scene.engine.requestSnapshot().catch(() => undefined);
+        await scene.sync();
+        await scene.sync();
+        scene.life.onMoment = () => {};
+      }
+      assert.ok(moments >= 6, `${act}: ${moments} moments`);
+      await scene.engine.stop(5000);
+      await provePoints(scene, commits);
+      await scene.prove();
     }
-    assert.ok(moments >= 6, `${moments} moments`);
-    await scene.engine.stop(5000);
-    await provePoints(scene, commits);
-    await scene.prove();
+  });
+}
+
+test("[S20] ObserveCapture: a database without a log is written to while it is copied", { timeout }, async () => {
+  const scene = observed();
+  scene.clock.now = () => Date.now();
+  // A copy takes more than one read.
+  scene.commit(1500);
+  const commits = [content(scene.app)];
+  const commit = (): void => {
+    scene.app.exec("UPDATE rows SET data = randomblob(1000) WHERE id IN (1, (SELECT max(id) FROM rows))");
+    scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    commits.push(content(scene.app));
+  };
+  await scene.sync();
+  let reads = 0;
+  for (let left = -1; left < 0; reads++) {
+    commit();
+    left = reads;
+    scene.life.onMoment = (call) => {
+      if (call === "read database" && left-- === 0) commit();
+    };
+    await scene.sync();
+    await scene.sync();
+    scene.life.onMoment = () => {};
   }
+  assert.ok(reads >= 3, `${reads} reads`);
+  await scene.engine.stop(5000);
+  await provePoints(scene, commits);
+  await scene.prove();
 });
 
 test("[S118] ObserveCapture: killed at every operation, checkpoints while it is down: no fork, no loss", {

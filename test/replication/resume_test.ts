@@ -4,6 +4,7 @@ import { copyFileSync, existsSync, readdirSync, readFileSync, rmSync, truncateSy
 import { test } from "node:test";
 import { StorageError } from "../../src/errors.ts";
 import { PageIndex } from "../../src/replication/page_index.ts";
+import type { Files } from "../../src/runtime/types.ts";
 import { getBytes, type ObjectStore } from "../../src/storage/object_store.ts";
 import { wrapStore } from "../../src/storage/wrap.ts";
 import { Crash, Scene, system } from "./engine_scene.ts";
@@ -234,6 +235,17 @@ test("[S25] [S112] DatabaseEngine: a database that went back behind what was pub
   await scene.prove();
 });
 
+/** The same files, where the machine calls itself by another name. */
+function onAnotherMachine({ directory, life }: Scene): Partial<Files> {
+  const name = `${directory}/machine-id`;
+  writeFileSync(name, "another\n");
+  const seen = (path: string): string => path === "/etc/machine-id" ? name : path;
+  return {
+    stat: (path) => life.files.stat(seen(path)),
+    open: (path, mode) => life.files.open(seen(path), mode),
+  };
+}
+
 test("[S43] [S44] DatabaseEngine: journal garbage, index lost, other machine: a new lineage, never our old seqs", {
   timeout,
 }, async () => {
@@ -244,6 +256,7 @@ test("[S43] [S44] DatabaseEngine: journal garbage, index lost, other machine: a 
     (directory) => rmSync(`${directory}/pages.idx`),
     (directory) => truncateSync(`${directory}/pages.idx`, 10),
     (directory) => rmSync(directory, { recursive: true }),
+    () => {},
   ];
   for (const damage of damages) {
     const scene = new Scene();
@@ -254,7 +267,7 @@ test("[S43] [S44] DatabaseEngine: journal garbage, index lost, other machine: a 
     await scene.engine.stop(5000);
     damage(scene.engine.directory);
     scene.commit(2);
-    scene.start();
+    scene.start(undefined, damage === damages.at(-1) ? onAnotherMachine(scene) : {});
     await scene.sync();
     assert.equal((await scene.lineages()).length, 2, String(damage));
     await scene.prove();

@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { StorageError } from "../../src/errors.ts";
+import type { ImageSource } from "../../src/replication/image.ts";
+import { hashImage, uploadSnapshot } from "../../src/replication/snapshot.ts";
+import { MemoryStore } from "../../src/storage/memory.ts";
 import { wrapStore } from "../../src/storage/wrap.ts";
-import { Scene, turn } from "./engine_scene.ts";
+import { Scene, system, turn } from "./engine_scene.ts";
 
 test("SnapshotTask: an upload that fails before its bridge is published leaves nobody waiting for it", {
   timeout: 30_000,
@@ -41,4 +44,26 @@ test("SnapshotTask: an upload that fails before its bridge is published leaves n
   scene.life.crash();
   scene.app.close();
   assert.equal(waits, 0, "nothing goes on after the stop");
+});
+
+test("uploadSnapshot: an image that is no longer the one its bridge declares never becomes complete", async () => {
+  const { sha256, clock } = system;
+  const content = new Uint8Array(3 * 512).fill(7);
+  const image: ImageSource = {
+    pageSize: 512,
+    pageCount: 3,
+    read: (first, count, into) => into.set(content.subarray((first - 1) * 512, (first - 1 + count) * 512)),
+  };
+  const rawHash = await hashImage(image, { sha256, clock });
+  const store = new MemoryStore();
+  const upload = async (key: string): Promise<number> =>
+    await uploadSnapshot(
+      { key, seq: 5n, prevChecksum: 0n, createdMs: 1, rawHash, image },
+      { store, sha256, ready: Promise.resolve(), signal: new AbortController().signal },
+    );
+  await upload("same");
+  content[700] ^= 1;
+  await assert.rejects(upload("changed"), { code: "snapshot_changed" });
+  assert.ok(await store.head("same") !== null);
+  assert.equal(await store.head("changed"), null);
 });
