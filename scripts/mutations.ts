@@ -64,11 +64,6 @@ export const mutations: readonly Mutation[] = [
     "    if (!publisher.idle || !reached(position, next)) return;\n",
     "    if (position === null && publisher.idle && next === null) return;\n",
   ),
-  rollover(
-    "the pin moves although frames came that are not ours",
-    " && result.log === this.#frames) {",
-    ") {",
-  ),
   rollover("no barrier: the write lock is not taken", "!lock.beginImmediate(); tries++", "tries < 0; tries++"),
   rollover("the rest is not sealed under the barrier", '      if (!this.#seal(Infinity, "memory")) return;\n', ""),
   log("any log is the same log", "  return a.salt1 === b.salt1 && ", "  return a.pageSize === b.pageSize || "),

@@ -180,6 +180,34 @@ test("[S118] takeImage: on read mark 0 the first commit restarts the WAL under t
   assertSource(scene, live, apply(expected, live, batch));
 });
 
+test("[S118] takeImage: a commit at every single moment of it restarts the WAL, and the image is before or after it", () => {
+  let moment = 0;
+  for (let left = -1, restarts = 0; left < 0; moment++) {
+    const scene = new Scene();
+    scene.commit(50);
+    scene.app.exec("PRAGMA wal_checkpoint(PASSIVE)");
+    const { files, sqlite } = scene.life.runtime(scene.clock, system.sqlite);
+    const live = LiveDatabase.open(scene.path, files, sqlite!);
+    const header = readWalHeader(live.wal)!;
+    const before = bytesOf(takeImage(live)!.image);
+    left = moment;
+    scene.life.onMoment = () => {
+      // More frames than the log had: all of it is overwritten.
+      if (left-- === 0) scene.app.exec("UPDATE rows SET data = randomblob(1000)");
+    };
+    const taken = takeImage(live);
+    scene.life.onMoment = () => {};
+    if (left < 0 && !sameLog(header, readWalHeader(live.wal)!)) restarts++;
+    const after = bytesOf(takeImage(live)!.image);
+    const bytes = taken === null ? after : bytesOf(taken.image);
+    assert.ok([before, after].some((image) => Buffer.compare(image, bytes) === 0), `moment ${moment}`);
+    live.close();
+    if (left >= 0) assert.ok(moment >= 5 && restarts === moment, `${restarts} restarts at ${moment} moments`);
+    else continue;
+    break;
+  }
+});
+
 test("[S16] lookAtWal: a frame beyond 4 GiB of WAL is found and read", () => {
   const scene = new Scene();
   const real = open(scene);

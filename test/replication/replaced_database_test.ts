@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { rmSync } from "node:fs";
+import { copyFileSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { Scene } from "./engine_scene.ts";
 
@@ -27,4 +27,32 @@ test("[S32] DatabaseEngine: a database deleted and made anew is waited for, then
     assert.equal((await scene.lineages()).length, 1, "the history goes on");
     await scene.prove();
   }
+});
+
+test("[S32] DatabaseEngine: a file put in its place while it was down is compared whole, also beside the same WAL", {
+  timeout: 60_000,
+}, async () => {
+  const scene = new Scene();
+  scene.commit(200);
+  scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  scene.start();
+  await scene.sync();
+  scene.app.exec("UPDATE rows SET data = randomblob(1000) WHERE id = 1");
+  await scene.sync();
+  await scene.engine.stop(5000);
+  // Another file where a page differs that the WAL does not bring.
+  const bytes = readFileSync(scene.path);
+  bytes[bytes.length - 100] ^= 1;
+  writeFileSync(`${scene.path}.new`, bytes);
+  copyFileSync(`${scene.path}-wal`, `${scene.path}.wal`);
+  scene.app.close();
+  renameSync(`${scene.path}.new`, scene.path);
+  renameSync(`${scene.path}.wal`, `${scene.path}-wal`);
+  scene.connect();
+  scene.events.length = 0;
+  scene.start();
+  await scene.sync();
+  assert.equal(scene.of("database_replaced").length, 1);
+  assert.equal((await scene.lineages()).length, 1, "the history goes on");
+  await scene.prove();
 });
