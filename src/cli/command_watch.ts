@@ -83,6 +83,8 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
         "update the application's SQLite",
         true,
       ];
+    case "unsafe_place":
+      return [printable(event.reason), true];
     case "observing":
       return [`observing its files only, points in time may be missed: ${printable(event.reason)}`, true];
     case "wal_gap":

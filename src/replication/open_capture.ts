@@ -13,7 +13,7 @@ export class CaptureOpener {
   readonly #sqlite: Sqlite | null;
   /** Why it was observed the last time. */
   #observed: string | null = null;
-  #warned = false;
+  #looked = false;
 
   /** Throws `DatabaseError` where a pin is asked for and this runtime's SQLite cannot hold one. */
   constructor(
@@ -37,12 +37,26 @@ export class CaptureOpener {
   /** Throws `DatabaseError` for what cannot be replicated. */
   open(): Capture {
     const capture = this.#open();
-    const { path, emit } = this.#parts;
-    if (!this.#warned && hasResetRace(capture.sqliteVersion)) {
-      this.#warned = true;
-      emit({ kind: "old_sqlite", path, version: versionText(capture.sqliteVersion) });
-    }
+    if (!this.#looked) this.#lookAround(capture);
+    this.#looked = true;
     return capture;
+  }
+
+  /** Says once what threatens the database itself, whatever we do. */
+  #lookAround({ sqliteVersion }: Capture): void {
+    const { path, emit, runtime } = this.#parts;
+    if (hasResetRace(sqliteVersion)) emit({ kind: "old_sqlite", path, version: versionText(sqliteVersion) });
+    const { links = 1, network = null } = runtime.files.placeOf?.(path) ?? {};
+    if (links > 1) {
+      const reason = `the file has ${links} names (hard links): who opens it by another one writes to another WAL, ` +
+        "and commits are lost; keep one name, use a symbolic link for others";
+      emit({ kind: "unsafe_place", path, reason });
+    }
+    if (network !== null) {
+      const reason = `it lies on a network file system (${network}): its locks may fail, and a WAL serves one host ` +
+        "only; keep the database on a local disk";
+      emit({ kind: "unsafe_place", path, reason });
+    }
   }
 
   #open(): Capture {

@@ -50,6 +50,7 @@ export type EngineEvent =
   }
   | { kind: "new_lineage"; path: string; lineage: string; reason: string }
   | { kind: "old_sqlite"; path: string; version: string }
+  | { kind: "unsafe_place"; path: string; reason: string }
   | { kind: "observing"; path: string; reason: string }
   | {
     kind: "wal_gap";

@@ -113,6 +113,19 @@ function makeOne(path: string): void {
   }
 }
 
+/** By the numbers that Linux gives them (statfs(2)). */
+const networkFileSystems: ReadonlyMap<number, string> = new Map([
+  [0x6969, "NFS"],
+  [0x517b, "SMB"],
+  [0xff534d42, "CIFS"],
+  [0xfe534d42, "SMB 2"],
+  [0x01021997, "9P"],
+  [0x00c36400, "Ceph"],
+  [0x5346414f, "AFS"],
+  [0x0bd00bd0, "Lustre"],
+  [0x47504653, "GPFS"],
+]);
+
 /** The machine's file system. */
 export const systemFiles: Files = {
   uid: process.geteuid?.() ?? null,
@@ -171,5 +184,10 @@ export const systemFiles: Files = {
   },
   realPath(path) {
     return fs.realpathSync(path);
+  },
+  placeOf(path) {
+    return unless(["ENOENT", "ENOTDIR", "EACCES", "ENOSYS"], null, () => {
+      return { links: fs.statSync(path).nlink, network: networkFileSystems.get(fs.statfsSync(path).type) ?? null };
+    });
   },
 };

@@ -104,6 +104,16 @@ export interface Files {
   freeBytes(path: string): number;
   /** Absolute path without symbolic links; throws `ENOENT` when nothing is there. */
   realPath(path: string): string;
+  /** Where a file lies; null where the system does not tell. */
+  readonly placeOf?: (path: string) => FilePlace | null;
+}
+
+/** What `placeOf` says of a file. */
+export interface FilePlace {
+  /** Names that lead to the file itself. */
+  readonly links: number;
+  /** The network file system that holds it, such as `NFS`; null for one that is none, as far as is known. */
+  readonly network: string | null;
 }
 
 /** What a checkpoint (or the question for its state) answers; frame counts. */

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, linkSync, readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { test } from "node:test";
 import { DatabaseError } from "../../src/errors.ts";
@@ -64,4 +64,25 @@ test("DatabaseEngine: an application with the WAL-reset race is warned about onc
     assert.deepEqual(scene.of("old_sqlite").map((event) => event.version), warned);
     await scene.engine.stop(1000);
   }
+});
+
+test("[S41] DatabaseEngine: hard links and network file systems are warned about once", { timeout }, async () => {
+  const scene = new Scene();
+  linkSync(scene.path, `${scene.directory}/other.db`);
+  const { placeOf } = system.files;
+  scene.start(undefined, { placeOf: (path) => ({ ...placeOf!(path)!, network: "NFS" }) });
+  for (let i = 0; i < 4; i++) await scene.sync();
+  scene.clock.skip(120_000);
+  for (let i = 0; i < 4; i++) await scene.sync();
+  const [links, network, ...more] = scene.of("unsafe_place").map(({ reason }) => reason);
+  assert.match(links, /2 names \(hard links\)/);
+  assert.match(network, /network file system \(NFS\)/);
+  assert.deepEqual(more, []);
+  await scene.engine.stop(1000);
+
+  const usual = new Scene();
+  usual.start();
+  await usual.sync();
+  assert.deepEqual(usual.of("unsafe_place"), [], "canary");
+  await usual.engine.stop(1000);
 });

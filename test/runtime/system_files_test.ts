@@ -117,6 +117,15 @@ test("Files: directories are made, listed in order, synced and removed only when
   assert.deepEqual(files.list(top), []);
 });
 
+test("Files: a file's names are counted, and a local disk is no network file system", () => {
+  const path = `${directory}/placed`;
+  files.open(path, "create").close();
+  assert.deepEqual(files.placeOf!(path), { links: 1, network: null });
+  files.link(path, `${path}-too`);
+  assert.deepEqual(files.placeOf!(path), { links: 2, network: null });
+  assert.equal(files.placeOf!(`${path}-absent`), null);
+});
+
 test("Files: free bytes and the real path", () => {
   assert.ok(files.freeBytes(directory) > 0);
   symlinkSync(directory, `${directory}/self`);
