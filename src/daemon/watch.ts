@@ -280,7 +280,9 @@ function report(call: WatchCall, event: WatchEvent): void {
 
 function severityOf(event: WatchEvent): "error" | "warning" | "debug" {
   if (["failed", "fenced", "wal_size_exceeded", "spool_full"].includes(event.kind)) return "error";
-  if (["conditions_ignored", "old_sqlite", "unsafe_place", "observing", "wal_gap"].includes(event.kind)) return "warning";
+  if (["conditions_ignored", "old_sqlite", "unsafe_place", "observing", "wal_gap"].includes(event.kind)) {
+    return "warning";
+  }
   return event.kind === "sync_failed" || (event.kind === "waiting" && event.trouble) ? "warning" : "debug";
 }
 
