@@ -44,9 +44,10 @@ export {
   type ReadOptions,
 } from "./src/replication/inventory.ts";
 export * from "./src/replication/listing.ts";
-export type { Point } from "./src/replication/plan.ts";
+export type { Point, SeqRange } from "./src/replication/plan.ts";
 export { parsePointInTime } from "./src/replication/point_in_time.ts";
 export * from "./src/replication/restore.ts";
+export * from "./src/replication/verify.ts";
 export {
   watch,
   type WatchCall,

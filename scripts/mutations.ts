@@ -32,6 +32,7 @@ const snapshot = inReplication("snapshot");
 const spool = inReplication("spool");
 const stream = inReplication("stream");
 const walk = inReplication("walk");
+const objectReader = inReplication("object_reader");
 const writerCheck = inReplication("writer_check");
 
 export const mutations: readonly Mutation[] = [
@@ -218,10 +219,10 @@ export const mutations: readonly Mutation[] = [
     "      if (header.prevChecksum !== this.#chain) {",
     "      if (header.prevChecksum === this.#chain + 1n) {",
   ),
-  walk(
+  objectReader(
     "restore believes a size that no page backs",
-    "    if (absent > allowed) {",
-    "    if (absent > allowed + 1e9) {",
+    "  if (absent > allowed) {",
+    "  if (absent > allowed + 1e9) {",
   ),
   {
     name: "a short read becomes zeros",

@@ -2,12 +2,13 @@
 import { ConfigError } from "../errors.ts";
 import { checksumHex } from "../format/hadbp.ts";
 import { parsePointInTime, type RestoreTarget } from "../replication/point_in_time.ts";
-import { type ImageCheck, type IntegrityLevel, restore, type RestoreReport } from "../replication/restore.ts";
+import { type IntegrityLevel, restore, type RestoreReport } from "../replication/restore.ts";
 import type { Log } from "../runtime/types.ts";
 import type { CommandCall, CommandContext } from "./context.ts";
 import { findRoot, openDestination } from "./destination.ts";
+import { fallbackCheck } from "./fallback_check.ts";
 import { count, formatBytes, formatDuration, formatTime, type Output } from "./output.ts";
-import { type Progress, silentProgress, TransferProgress } from "./progress.ts";
+import { progressOf } from "./progress.ts";
 
 /** Restores and prints what was done; 0 when the file stands, checked. */
 export async function run(context: CommandContext, call: CommandCall): Promise<number> {
@@ -59,10 +60,6 @@ export async function run(context: CommandContext, call: CommandCall): Promise<n
   return 0;
 }
 
-/** Loaded only where the runtime has no SQLite of its own. */
-const fallbackCheck: ImageCheck = async (files, path, level) =>
-  (await import("../runtime/sql_js_check.ts")).checkWithSqlJs(files, path, level);
-
 function targetOf(options: Record<string, unknown>): RestoreTarget {
   const { pointInTime, seq } = options;
   if (typeof pointInTime === "string" && typeof seq === "bigint") {
@@ -70,12 +67,6 @@ function targetOf(options: Record<string, unknown>): RestoreTarget {
   }
   if (typeof pointInTime === "string") return { kind: "time", ms: parsePointInTime(pointInTime) };
   return typeof seq === "bigint" ? { kind: "seq", seq } : { kind: "latest" };
-}
-
-function progressOf({ process, runtime, shared }: CommandContext): Progress {
-  if (shared.json || shared.quiet) return silentProgress;
-  const { isTerminal } = process.stderr;
-  return new TransferProgress({ clock: runtime.clock, write: (text) => process.stderr.write(text), isTerminal });
 }
 
 function printReport(output: Output, name: string, report: RestoreReport, durationMs: number): void {

@@ -142,6 +142,34 @@ export const commands: readonly CommandEntry[] = [
     load: () => import("./command_list.ts"),
   },
   {
+    name: "verify",
+    summary: "check that what is stored is whole and can be restored",
+    arguments: [{ name: "<name>", description: "database name as stored, with or without its extension" }],
+    options: [
+      {
+        flags: "--level <level>",
+        description: "list: keys; headers: 48 bytes of each object; full: every byte; drill: rebuild and compare too",
+        parse: oneOf("list", "headers", "full", "drill"),
+        fallback: "full",
+      },
+      { flags: "--fix", description: "remove what is provably of no use to any point" },
+      {
+        flags: "--parallel <number>",
+        description: "objects fetched at the same time",
+        parse: wholeNumber(1, 64),
+        fallback: 8,
+      },
+      {
+        flags: "--scratch <directory>",
+        description: "where a drill rebuilds the database (default: the directory for temporary files)",
+        parse: text,
+      },
+    ],
+    epilogue: "Exit codes: 0 clean, 1 warnings only, 5 damage or loss, 6 nothing can be restored\n\n" +
+      "Example:\n  walrust verify app -b s3://my-bucket/backups --level drill",
+    load: () => import("./command_verify.ts"),
+  },
+  {
     name: "demo",
     summary: "watch a live database, kill everything, restore and prove it; no account needed",
     arguments: [],

@@ -1,5 +1,6 @@
 /** Progress of a transfer: one line that rewrites itself on a terminal, a plain line now and then elsewhere. */
 import type { Clock } from "../runtime/types.ts";
+import type { CommandContext } from "./context.ts";
 import { formatBytes, formatDuration } from "./output.ts";
 
 /** Shows how far a transfer of bytes is. */
@@ -11,7 +12,14 @@ export interface Progress {
 }
 
 /** A progress that shows nothing. */
-export const silentProgress: Progress = { update: () => {}, clear: () => {} };
+const silentProgress: Progress = { update: () => {}, clear: () => {} };
+
+/** What a command shows on stderr while it transfers: nothing with `--json` or `--quiet`. */
+export function progressOf({ process, runtime, shared }: CommandContext): Progress {
+  if (shared.json || shared.quiet) return silentProgress;
+  const { isTerminal } = process.stderr;
+  return new TransferProgress({ clock: runtime.clock, write: (text) => process.stderr.write(text), isTerminal });
+}
 
 /** Shows progress through `write`; at most ten times a second on a terminal, every five seconds elsewhere. */
 export class TransferProgress implements Progress {

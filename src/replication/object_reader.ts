@@ -4,6 +4,7 @@
  */
 import { FormatError, IntegrityError } from "../errors.ts";
 import { ChangesetDecoder, type ChangesetHeader, checksumOfDigest } from "../format/hadbp.ts";
+import { lockBytePage } from "../format/sqlite_header.ts";
 import type { NewSha256, Sha256 } from "../runtime/types.ts";
 import type { OrderedFetch } from "./fetch.ts";
 import type { PoolObject } from "./inventory.ts";
@@ -27,6 +28,9 @@ export interface ReadObject {
 
 /** Pages are handed on in runs of up to this many bytes: one write and one hash step for many pages. */
 const runSizeMax = 1024 * 1024;
+
+/** How far a foreign changeset may grow the database without sending the pages, bytes: more is a hostile size. */
+const foreignGrowthMax = 64 * 1024 * 1024;
 
 /** Reads objects one after another. */
 export class ObjectReader {
@@ -101,6 +105,34 @@ export function assertOwnHeader(object: PoolObject, key: string, header: Changes
   if (object.kind !== "snapshot" || (header.version === 1 && header.flags === 0)) return;
   const found = `${header.version} and ${header.flags}`;
   throw contradiction("not_a_snapshot", key, "version and flags", "1 and 0", found);
+}
+
+/** How many of `count` pages from `first` on lie behind page `last`. */
+export function pagesBeyond(last: number, first: number, count: number): number {
+  return Math.max(0, first - 1 + count - Math.max(last, first - 1));
+}
+
+/**
+ * A size is believed only as far as pages back it: ours send every new page, others nearly every one. `fresh` is how
+ * many pages behind the end of before a changeset holds. Throws `IntegrityError`.
+ */
+export function assertGrowth(
+  key: string,
+  growth: { before: number; after: number; fresh: number; pageSize: number; isOwn: boolean },
+): void {
+  const { before, after, fresh, pageSize } = growth;
+  if (after <= before) return;
+  const lockPage = lockBytePage(pageSize);
+  const lock = lockPage > before && lockPage <= after ? 1 : 0;
+  const absent = after - before - fresh;
+  const allowed = growth.isOwn ? lock : foreignGrowthMax / pageSize;
+  if (absent > allowed) {
+    throw new IntegrityError(
+      "growth_without_pages",
+      `${key} grows the database by ${absent} pages that it does not hold`,
+      { data: { object: key, expected: String(before + fresh + lock), actual: String(after) } },
+    );
+  }
 }
 
 /** The error of a field that is not what its place demands. */

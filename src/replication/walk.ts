@@ -2,14 +2,12 @@
  * The walk along a plan: every object fetched ahead, decoded in a stream, checked against its key, its checksum and
  * the chain, and handed to a sink as runs of pages. Restore, drill and replica differ only in the sink.
  */
-import { IntegrityError } from "../errors.ts";
 import { type ChangesetHeader, checksumHex, checksumOfDigest } from "../format/hadbp.ts";
-import { lockBytePage } from "../format/sqlite_header.ts";
 import type { NewSha256 } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { type FetchObject, OrderedFetch } from "./fetch.ts";
 import { objectKey, type PoolObject } from "./inventory.ts";
-import { contradiction, ObjectReader } from "./object_reader.ts";
+import { assertGrowth, contradiction, ObjectReader, pagesBeyond } from "./object_reader.ts";
 import type { RestorePlan } from "./plan.ts";
 
 /** A changeset whose every byte and whose place in the chain is verified. */
@@ -57,9 +55,6 @@ export interface WalkOptions {
   signal?: AbortSignal;
   onBytes?: (bytes: number) => void;
 }
-
-/** How far a foreign changeset may grow the database without sending the pages, bytes: more is a hostile size. */
-const foreignGrowthMax = 64 * 1024 * 1024;
 
 /** One walk; use an instance once. */
 export class ChangesetWalk {
@@ -122,13 +117,13 @@ export class ChangesetWalk {
     const { header, pageCount, chain } = await this.#reader.read(object, key, fetch, {
       begin: (header) => this.#begin(object, key, header),
       pages: (first, bytes, pageSize) => {
-        const last = first - 1 + bytes.length / pageSize;
-        fresh += Math.max(0, last - Math.max(before, first - 1));
+        fresh += pagesBeyond(before, first, bytes.length / pageSize);
         this.#sink.pages(first, bytes, pageSize);
       },
     });
     if (object.kind !== "snapshot") {
-      this.#checkGrowth(key, pageCount, fresh);
+      const isOwn = this.#options.plan.segment.own;
+      assertGrowth(key, { before, after: pageCount, fresh, pageSize: header.pageSize, isOwn });
       if (header.pageCount > 1 || fresh > 0) this.#changesets++;
     }
     this.#pageCount = pageCount;
@@ -156,24 +151,5 @@ export class ChangesetWalk {
     }
     this.#createdMs = header.createdMs;
     this.#sink.begin?.(object, header);
-  }
-
-  /** A size is believed only as far as pages back it: ours send every new page, others nearly every one. */
-  #checkGrowth(key: string, endPageCount: number, fresh: number): void {
-    const before = this.#pageCount;
-    if (endPageCount <= before) return;
-    const lockPage = lockBytePage(this.#pageSize);
-    const lock = lockPage > before && lockPage <= endPageCount ? 1 : 0;
-    const absent = endPageCount - before - fresh;
-    const allowed = this.#options.plan.segment.own ? lock : foreignGrowthMax / this.#pageSize;
-    if (absent > allowed) {
-      throw new IntegrityError(
-        "growth_without_pages",
-        `${key} grows the database by ${absent} pages that it does not hold`,
-        {
-          data: { object: key, expected: String(before + fresh + lock), actual: String(endPageCount) },
-        },
-      );
-    }
   }
 }
