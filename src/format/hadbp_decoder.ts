@@ -100,7 +100,7 @@ export class ChangesetDecoder {
       throw this.#refuse(
         "checksum_mismatch",
         this.#size - trailerSize,
-        checksumHex(checksum),
+        `checksum ${checksumHex(checksum)}`,
         checksumHex(this.#trailer),
       );
     }

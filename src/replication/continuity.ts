@@ -59,7 +59,7 @@ export class Continuity {
 
   /** Size of the database before an object, pages; null where it is not known. */
   pageCountBefore({ min }: PoolObject): number | null {
-    return this.#ends.get(min - 1n)?.[0].pageCount ?? null;
+    return this.#ends.get(min - 1n)?.[0]?.pageCount ?? null;
   }
 
   /** Takes the next object; `end` is null where its header does not say it. */
@@ -87,7 +87,7 @@ export class Continuity {
   finish(): void {
     for (const ends of this.#ends.values()) {
       const trusted = ends.find(({ isProven }) => isProven) ?? ends[0];
-      this.#refuseOthers(ends, trusted.chain);
+      if (trusted !== undefined) this.#refuseOthers(ends, trusted.chain);
     }
   }
 
@@ -102,7 +102,7 @@ export class Continuity {
 
   #continues(object: PoolObject, key: string, prev: bigint): boolean {
     const ends = this.#ends.get(object.min - 1n);
-    if (ends === undefined) return true;
+    if (ends === undefined || ends.length === 0) return true;
     if (ends.some(({ chain }) => chain === prev)) {
       this.#refuseOthers(ends, prev);
       return true;
@@ -118,7 +118,7 @@ export class Continuity {
     return true;
   }
 
-  /** Names those that end in another chain value, and forgets them. */
+  /** Names those that end in another chain value, and forgets them. None may be left. */
   #refuseOthers(ends: End[], chain: bigint): void {
     for (const end of ends.filter((other) => other.chain !== chain)) {
       const key = objectKey(this.#root, end.by);

@@ -139,7 +139,7 @@ class Verification {
     const verified: Verified[] = [];
     for (const segment of history.segments) verified.push(await this.#verifySegment(segment));
     await this.#settle(verified);
-    for (const each of verified) await this.#tellLost(each, each === verified[0]);
+    for (const each of verified) await this.#tellLost(each, history.state?.claim ?? null, each === verified[0]);
     this.#checkPointer(history, verified);
     if (level === "drill") { for (const each of verified) await this.#drill(each); }
     await this.#lookAtOthers(history);
@@ -186,8 +186,11 @@ class Verification {
   }
 
   /** Names what cannot be restored, by seq and time. */
-  async #tellLost({ segment, verifier, reach }: Verified, isHead: boolean): Promise<void> {
-    if (segment.snapshots.length === 0) return this.#tellNoSnapshot(segment, isHead);
+  async #tellLost({ segment, verifier, reach }: Verified, claim: string | null, isHead: boolean): Promise<void> {
+    if (segment.lineage !== null && segment.lineage === claim && segment.snapshots.length === 0) {
+      const message = `lineage ${claim} has no complete snapshot yet: what it holds cannot be restored`;
+      return this.#findings.add("warning", "no_snapshot", message, { hint: "It may be under way: look again later." });
+    }
     for (const lost of reach.lost) {
       const before = reach.points.findLast(({ max }) => max < lost.min);
       const after = reach.points.find(({ max }) => max > lost.max);
@@ -204,15 +207,6 @@ class Verification {
           : "Look for earlier versions of these objects in the bucket; all other points are not affected.",
       });
     }
-  }
-
-  #tellNoSnapshot(segment: Segment, isHead: boolean): void {
-    const objects = segment.deltas.length + segment.levels.length;
-    if (objects === 0) return;
-    const name = segment.lineage ?? "without a lineage";
-    const message = `${name}: ${objects} changesets and no snapshot, so nothing of them can be restored`;
-    const hint = isHead ? "Its first snapshot may still be under way: look again later." : null;
-    this.#findings.add(isHead ? "warning" : "error", "no_snapshot", message, { hint });
   }
 
   async #timeOf(object: PoolObject): Promise<string> {
@@ -240,6 +234,7 @@ class Verification {
     const object = renderKey(root, { kind: "state" });
     const more = { object, seqs: { min: seq, max: seq }, hint: "Take a new snapshot (walrust snapshot)." };
     const last = reach.points.at(-1)?.max ?? 0n;
+    if (reach.lost.some(({ min, max }) => min <= seq && seq <= max)) return;
     if (last < seq) {
       const message = `${object} says that seq ${seq} was reached; the last point that can be restored is seq ${last}`;
       this.#findings.add("error", "head_lost", message, more);

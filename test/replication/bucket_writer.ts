@@ -102,8 +102,12 @@ export class BucketWriter {
     return this.seq;
   }
 
-  /** A delta: new content for `pages`, then the database ends at `pageCount`. */
-  async delta(pages: number[] = [2], pageCount: number = Math.max(this.#pages.length, ...pages)): Promise<bigint> {
+  /** A delta: new content for `pages`, then the database ends at `pageCount`; a wrong writer forgets page `omitted`. */
+  async delta(
+    pages: number[] = [2],
+    pageCount: number = Math.max(this.#pages.length, ...pages),
+    omitted: number = 0,
+  ): Promise<bigint> {
     this.#tick();
     const changed = new Map<number, Uint8Array>();
     for (let pgno = this.#pages.length + 1; pgno <= pageCount; pgno++) changed.set(pgno, this.#newPage());
@@ -111,6 +115,7 @@ export class BucketWriter {
     changed.set(1, this.#firstPage(pageCount));
     for (const [pgno, data] of changed) this.#pages[pgno - 1] = data;
     this.#pages.length = pageCount;
+    changed.delete(omitted);
     const entries = deltaEntries(changed, pageCount);
     const header = this.#header({ version: 1, flags: 1, pageCount: entries.length });
     const bytes = encode(header, entries);

@@ -90,9 +90,10 @@ export function sparseStore(small: MemoryStore = new MemoryStore()): ObjectStore
 /** Chunks are stored at offsets of their own, so a block may begin anywhere. */
 async function* read(blocks: ReadonlyMap<number, Uint8Array>, start: number, end: number): AsyncGenerator<Uint8Array> {
   const offsets = [...blocks.keys()].sort((a, b) => a - b);
+  const buffer = new Uint8Array(Math.min(zeros.length, end - start));
   let next = 0;
   for (let at = start; at < end; at += zeros.length) {
-    const chunk = new Uint8Array(Math.min(zeros.length, end - at));
+    const chunk = buffer.subarray(0, end - at).fill(0);
     while (next < offsets.length && offsets[next] + blockSize <= at) next++;
     for (let i = next; i < offsets.length && offsets[i] < at + chunk.length; i++) {
       const block = blocks.get(offsets[i])!;
