@@ -33,6 +33,8 @@ export interface WatchedDatabase {
   readonly path: string;
   /** Name in the bucket; the file name without its extension when absent. */
   readonly prefix?: string;
+  /** How, where it is otherwise than the others. */
+  readonly options?: WatchOptions;
 }
 
 /** What {@linkcode watch} needs. */
@@ -98,11 +100,11 @@ export async function watch(call: WatchCall): Promise<WatchResult> {
   });
   const store = limitUploads(call.store, uploadsMax, streamsMax);
   const starting = limiter(startsMax);
-  const shared: Shared = { call, store, starting, taken: new Set(), probed: false };
+  const shared: Shared = { call, store, starting, taken: new Set(), probe: { asked: false } };
   const failures: { path: string; error: unknown }[] = [];
   await Promise.all(call.databases.map(async (database, i) => {
     try {
-      await watchOne(shared, database.path, roots[i]);
+      await watchOne(shared, database, roots[i]);
     } catch (error) {
       failures.push({ path: database.path, error });
       report(call, { kind: "failed", path: database.path, error });
@@ -123,16 +125,17 @@ interface Shared {
   readonly starting: Limiter;
   /** Real paths and identities of the files that are watched. */
   readonly taken: Set<string>;
-  /** True once the bucket was asked whether it keeps conditions. */
-  probed: boolean;
+  /** `asked` once the bucket was asked whether it keeps conditions. */
+  readonly probe: { asked: boolean };
 }
 
-async function watchOne(shared: Shared, given: string, root: string): Promise<void> {
+async function watchOne(shared: Shared, { path, options }: WatchedDatabase, root: string): Promise<void> {
+  const own = options === undefined ? shared : { ...shared, call: { ...shared.call, options } };
   for (let continues = false;; continues = true) {
-    const found = await findDatabase(shared, given, continues);
+    const found = await findDatabase(own, path, continues);
     if (found === null) return;
     try {
-      if (await watchFile(shared, found.database, root, continues) === "stopped") return;
+      if (await watchFile(own, found.database, root, continues) === "stopped") return;
     } finally {
       for (const name of found.names) shared.taken.delete(name);
     }
@@ -253,13 +256,13 @@ async function probe(
   lineage: string,
   signal: AbortSignal,
 ): Promise<void> {
-  if (shared.probed) return;
-  shared.probed = true;
+  if (shared.probe.asked) return;
+  shared.probe.asked = true;
   try {
     const ignored = await ignoredConditions(shared.store, root, lineage, signal);
     if (ignored.length > 0) report(shared.call, { kind: "conditions_ignored", path, ignored });
   } catch {
-    shared.probed = false;
+    shared.probe.asked = false;
   }
 }
 

@@ -39,7 +39,8 @@ test("[S63] watch: a bucket that ignores the conditions of writes is found at th
     const stop = new AbortController();
     const events: WatchEvent[] = [];
     const watching = watch({
-      databases: scenes.map(({ path }, i) => ({ path, prefix: `app${i}` })),
+      // Once, also where each database has options of its own.
+      databases: scenes.map((scene, i) => ({ path: scene.path, prefix: `app${i}`, options: watchOptionsOf(scene) })),
       store,
       prefix: "",
       runtime: { ...system, clock: scenes[0].clock },

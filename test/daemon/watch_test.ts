@@ -56,3 +56,35 @@ test("watch: a final sync that cannot be finished ends after its limit, what is 
   assert.equal(events.filter(({ kind }) => kind === "new_lineage").length, 0, "the lineage goes on");
   scene.app.close();
 });
+
+test("watch: options of one database count for it alone", { timeout: 30_000 }, async () => {
+  const scene = new Scene();
+  const stop = new AbortController();
+  const events: WatchEvent[] = [];
+  const options = watchOptionsOf(scene);
+  const absent = (name: string): string => `${scene.directory}/${name}.db`;
+  const watching = watch({
+    databases: [
+      { path: absent("refused") },
+      { path: absent("awaited"), options: { ...options, waitForDatabase: true } },
+      { path: scene.path, options: { ...options, stateDirectory: `${scene.directory}/elsewhere` } },
+    ],
+    store: scene.store,
+    prefix: "",
+    runtime: { ...system, clock: scene.clock },
+    options,
+    onEvent: (event) => void events.push(event),
+    signal: stop.signal,
+  });
+  const of = (kind: string): string[] => events.filter((event) => event.kind === kind).map(({ path }) => path);
+  while (of("snapshot").length < 1 || of("waiting").length < 1) await turn(5);
+  stop.abort();
+  const { failures } = await watching;
+  assert.deepEqual(failures.map(({ path }) => path), [absent("refused")]);
+  assert.deepEqual(of("waiting"), [absent("awaited")]);
+  assert.deepEqual(of("stopped"), [scene.path]);
+  const names = system.files.list(`${scene.directory}/elsewhere`).map(({ name }) => name);
+  assert.match(names.join(), /^app\.db-[0-9a-f]{12}$/);
+  assert.equal(system.files.stat(`${scene.state}/journal`), null);
+  scene.app.close();
+});
