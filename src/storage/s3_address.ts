@@ -47,7 +47,9 @@ export function s3Address(options: { bucket: string; endpoint?: string; region?:
   }
   const endpoint = options.endpoint === undefined ? null : parseEndpoint(options.endpoint);
   const region = options.region ?? regionOfHost(endpoint?.hostname ?? "") ?? "us-east-1";
-  if (!/^[A-Za-z0-9-]{1,64}$/.test(region)) throw new ConfigError("bad_region", `"${region}" is no region`);
+  if (!/^[A-Za-z0-9-]{1,64}$/.test(region)) {
+    throw new ConfigError("bad_region", `"${region}" is no region`, { hint: "Write it like us-east-1, or auto." });
+  }
   if (endpoint !== null && !/(^|\.)s3[.-][a-z0-9.-]*amazonaws\.com(\.cn)?$/.test(endpoint.hostname)) {
     const path = endpoint.pathname.replace(/\/+$/, "");
     return { bucket, region, base: `${endpoint.origin}${path}/${bucket}`, host: endpoint.host };
