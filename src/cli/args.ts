@@ -1,21 +1,12 @@
-/** The values of options: what a word on the command line may be, and the options every command shares. */
+/** The values of options: what a word on the command line may be, and those of the options every command shares. */
 import { ConfigError } from "../errors.ts";
-import type { OptionSpec } from "./parser.ts";
-
-/** Options that every command accepts, before or after its name. */
-export const sharedOptions: readonly OptionSpec[] = [
-  { flags: "-b, --bucket <url>", description: "s3://bucket/prefix, bucket/prefix or file:///directory", parse: text },
-  { flags: "--endpoint <url>", description: "S3 endpoint (else AWS_ENDPOINT_URL_S3)", parse: url },
-  { flags: "--json", description: "print JSON for machines" },
-  { flags: "--quiet", description: "print errors only" },
-  { flags: "-v, --verbose", description: "log what happens to stderr (like WALRUST_LOG=debug)" },
-  { flags: "--no-color", description: "no colors (also NO_COLOR)" },
-];
 
 /** The shared options, parsed. */
 export interface SharedOptions {
   readonly bucket: string | undefined;
   readonly endpoint: string | undefined;
+  /** Path of the configuration file; false where none may be read. */
+  readonly config: string | false | undefined;
   readonly json: boolean;
   readonly quiet: boolean;
   readonly verbose: boolean;
@@ -27,6 +18,7 @@ export function sharedOptionsOf(options: Record<string, unknown>): SharedOptions
   return {
     bucket: optionalText(options.bucket),
     endpoint: optionalText(options.endpoint),
+    config: options.config === false ? false : optionalText(options.config),
     json: options.json === true,
     quiet: options.quiet === true,
     verbose: options.verbose === true,
@@ -56,7 +48,7 @@ export function url(value: string, flag: string): string {
     // The value may hold user:password, so it is not repeated in the message.
     throw new ConfigError("bad_value", `${flag}: not an http:// or https:// URL`, {
       hint: `give ${flag} a URL such as https://s3.example.com`,
-      data: { flag },
+      data: { flag, expected: "an http:// or https:// URL" },
     });
   }
   return value;

@@ -109,7 +109,7 @@ async function runLive(demo: Demo, seconds: number): Promise<LiveResult> {
     const watchWords = ["watch", demo.database, "-b", `file://${demo.bucket}`, "--state-dir", `${demo.folder}/state`];
     let deltas = 0;
     let hasSnapshot = false;
-    const watch = process.spawn([...self, ...watchWords, "--json", "--with-parent"], {
+    const watch = process.spawn([...self, ...watchWords, "--json", "--with-parent", "--no-config"], {
       onStdout: byLine((line) => {
         const event = parseEvent(line);
         if (event?.kind === "snapshot") hasSnapshot = true;

@@ -9,7 +9,7 @@ import {
   type Nearby,
 } from "../replication/listing.ts";
 import type { CommandCall, CommandContext } from "./context.ts";
-import { openDestination } from "./destination.ts";
+import { bucketOf, openDestination } from "./destination.ts";
 import { count, formatBytes, formatTime, type Output, table } from "./output.ts";
 
 /** Lists every database below the bucket's prefix. */
@@ -24,7 +24,7 @@ export async function run(context: CommandContext, _call: CommandCall): Promise<
   }
   const hint = databases.length > 0
     ? null
-    : hintOf(context.shared.bucket!, await findNearby(store, prefix, { signal }));
+    : hintOf(bucketOf(context)!.value, await findNearby(store, prefix, { signal }));
   output.json({ location: store.location, prefix, databases, hint });
   if (databases.length === 0) {
     output.line(`nothing in ${where}`);

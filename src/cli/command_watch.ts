@@ -1,4 +1,4 @@
-/** `walrust watch`: flags → the daemon, its events → lines. */
+/** `walrust watch`: settings → the daemon, its events → lines. */
 import { exitCodeOf } from "../errors.ts";
 import { checksumHex } from "../format/hadbp.ts";
 import { printable } from "../format/keys.ts";
@@ -6,6 +6,7 @@ import { watch, type WatchEvent } from "../daemon/watch.ts";
 import { nameOf } from "../replication/paths.ts";
 import type { Log } from "../runtime/types.ts";
 import type { CommandCall, CommandContext } from "./context.ts";
+import { chooseDatabases } from "./databases.ts";
 import { count, formatBytes, formatDuration, formatLocalTime, messageOf, type Output } from "./output.ts";
 import { holderOf, openDestination } from "./destination.ts";
 import { readersOf } from "./lock_holders.ts";
@@ -16,7 +17,10 @@ const parentIntervalMs = 250;
 /** Replicates until stopped; the exit code is that of the first database that failed. */
 export async function run(context: CommandContext, call: CommandCall): Promise<number> {
   const { runtime, process, output, log, signal } = context;
-  const databases = call.positionals[0].map((path) => ({ path }));
+  const databases = chooseDatabases(context, call).map(({ settings, ...database }) => ({
+    ...database,
+    options: watchOptionsOf(settings, call, process),
+  }));
   const { store, prefix } = openDestination(context);
   output.line(
     `watching ${count(databases.length, "database")} → ${store.location}${prefix === "" ? "" : `/${prefix}`}`,
@@ -26,7 +30,8 @@ export async function run(context: CommandContext, call: CommandCall): Promise<n
     store,
     prefix,
     runtime,
-    options: watchOptionsOf(call.options, process),
+    // Each database brings its own.
+    options: databases[0].options,
     onEvent: (event) => printEvent(output, event, runtime.clock.now(), readersBehind(event, context)),
     log: output.isJson ? log : quieter(log),
     signal: call.options.withParent === true ? AbortSignal.any([signal, orphaned(context)]) : signal,

@@ -1,96 +1,40 @@
 /** Every command: its arguments, options and help. The module that does the work is loaded only when it is called. */
-import { byteSize, oneOf, secondsAsMs, sequenceNumber, sharedOptions, text, truth, wholeNumber } from "./args.ts";
+import { oneOf, sequenceNumber, text, wholeNumber } from "./args.ts";
 import type { CommandModule } from "./context.ts";
-import type { CommandSpec, OptionSpec, ProgramSpec } from "./parser.ts";
+import type { ArgumentSpec, CommandSpec, OptionSpec, ProgramSpec } from "./parser.ts";
+import { captureMode, flagOf, machineSettings, sharedOptions, stateDirectory, syncSettings } from "./settings.ts";
 import { version } from "../version.ts";
 
 /** A command and where its code is. */
 export interface CommandEntry extends CommandSpec {
+  /** Works without walrust.toml, also where that is broken. */
+  readonly withoutConfiguration?: boolean;
   load(): Promise<CommandModule>;
 }
 
-const stateDirectory: OptionSpec = {
-  flags: "--state-dir <directory>",
-  description: "where index and journal are kept (default: .walrust-<file> beside the database)",
-  parse: text,
-};
+const watchArguments: readonly ArgumentSpec[] = [{
+  name: "[database...]",
+  description: "SQLite database files in WAL mode (default: those of walrust.toml)",
+}];
 
-const captureMode: OptionSpec = {
-  flags: "--mode <mode>",
-  description: "pin: through SQLite; observe: files only, nothing is written or locked; auto: pin where possible",
-  parse: oneOf("auto", "pin", "observe"),
-  fallback: "auto",
-};
+const watchOptions: readonly OptionSpec[] = [
+  ...[...syncSettings, ...machineSettings, stateDirectory].map(flagOf),
+  { flags: "--wait", description: "wait for databases that are absent, empty, locked or not in WAL mode yet" },
+  flagOf(captureMode),
+  {
+    flags: "--adopt",
+    description: "where the state directory is lost, go on in the bucket's lineage: read it, send what differs",
+  },
+  { flags: "--with-parent", description: "stop when the process that started this one is gone" },
+];
 
 /** All commands, in the order of the help. */
 export const commands: readonly CommandEntry[] = [
   {
     name: "watch",
     summary: "replicate databases continuously until stopped",
-    arguments: [{ name: "<database...>", description: "SQLite database files in WAL mode" }],
-    options: [
-      {
-        flags: "--wal-sync-interval <seconds>",
-        description: "how often committed changes are shipped; fractions allowed",
-        parse: secondsAsMs(10),
-        fallback: 1000,
-        fallbackText: "1",
-      },
-      {
-        flags: "--snapshot-interval <seconds>",
-        description: "time between full snapshots; 0 = none",
-        parse: secondsAsMs(0),
-        fallback: 3_600_000,
-        fallbackText: "3600",
-      },
-      {
-        flags: "--on-startup <true|false>",
-        description: "snapshot when the watch starts",
-        parse: truth,
-        fallback: true,
-      },
-      {
-        flags: "--checkpoint-interval <seconds>",
-        description: "time between WAL checkpoints",
-        parse: secondsAsMs(100),
-        fallback: 60_000,
-        fallbackText: "60",
-      },
-      {
-        flags: "--min-checkpoint-pages <pages>",
-        description: "no checkpoint below this many WAL pages",
-        parse: wholeNumber(1),
-        fallback: 1000,
-      },
-      {
-        flags: "--wal-truncate-threshold <pages>",
-        description: "WAL pages beyond which a checkpoint is tried at every sync",
-        parse: wholeNumber(1),
-        fallback: 121_359,
-      },
-      {
-        flags: "--spool-max-size <size>",
-        description: "what may be kept on disk while the bucket cannot be reached; beyond it the WAL grows",
-        parse: byteSize,
-        fallback: 1024 ** 3,
-        fallbackText: "1GiB",
-      },
-      {
-        flags: "--min-free-space <size>",
-        description: "disk space that is left to others then",
-        parse: byteSize,
-        fallback: 128 * 1024 ** 2,
-        fallbackText: "128MiB",
-      },
-      stateDirectory,
-      { flags: "--wait", description: "wait for databases that are absent, empty, locked or not in WAL mode yet" },
-      captureMode,
-      {
-        flags: "--adopt",
-        description: "where the state directory is lost, go on in the bucket's lineage: read it, send what differs",
-      },
-      { flags: "--with-parent", description: "stop when the process that started this one is gone" },
-    ],
+    arguments: watchArguments,
+    options: watchOptions,
     epilogue: "Example:\n  walrust watch app.db -b s3://my-bucket/backups",
     load: () => import("./command_watch.ts"),
   },
@@ -98,7 +42,7 @@ export const commands: readonly CommandEntry[] = [
     name: "snapshot",
     summary: "take one full snapshot now, also beside a running watch",
     arguments: [{ name: "<database>", description: "SQLite database file in WAL mode" }],
-    options: [captureMode, stateDirectory],
+    options: [flagOf(captureMode), flagOf(stateDirectory)],
     epilogue: "Example:\n  walrust snapshot app.db -b s3://my-bucket/backups",
     load: () => import("./command_snapshot.ts"),
   },
@@ -182,6 +126,7 @@ export const commands: readonly CommandEntry[] = [
       },
       { flags: "--directory <directory>", description: "where everything is put (default: a new one)", parse: text },
     ],
+    withoutConfiguration: true,
     load: () => import("./command_demo.ts"),
   },
   {
@@ -193,6 +138,7 @@ export const commands: readonly CommandEntry[] = [
       { name: "<log>", description: "log of begun and acknowledged commits" },
     ],
     options: [],
+    withoutConfiguration: true,
     load: () => import("./demo_writer.ts"),
   },
 ];

@@ -1,11 +1,13 @@
 /** Dispatch: words → command → exit code. Knows no runtime; `cli.ts` hands in the real one, tests another. */
 import { ConfigError } from "../errors.ts";
-import type { Process, Runtime } from "../runtime/types.ts";
-import { sharedOptionsOf } from "./args.ts";
+import type { Files, Process, Runtime } from "../runtime/types.ts";
+import { type SharedOptions, sharedOptionsOf } from "./args.ts";
 import { commands, program } from "./commands.ts";
+import type { Configuration } from "./config.ts";
 import { openLog } from "./log.ts";
 import { Output } from "./output.ts";
 import { parseArguments, type Parsed } from "./parser.ts";
+import { defaultFile } from "./settings.ts";
 
 const signalExitCodes = { SIGINT: 130, SIGTERM: 143 } as const;
 
@@ -43,14 +45,35 @@ export async function main(process: Process, runtime: Runtime): Promise<number> 
     });
     const entry = commands.find((command) => command.name === parsed.name);
     if (entry === undefined) throw new ConfigError("usage", `unknown command ${parsed.name}`);
+    const configuration = entry.withoutConfiguration === true ? null : await configurationOf(shared, process, runtime);
     const command = await entry.load();
-    return await command.run({ runtime, process, output, log, signal: stop.signal, shared }, parsed);
+    return await command.run({ runtime, process, output, log, signal: stop.signal, shared, configuration }, parsed);
   } catch (error) {
     if (interruptedBy !== null && stop.signal.aborted && isAbort(error)) {
       streams.stderr(`${interruptedBy}: stopped\n`);
       return signalExitCodes[interruptedBy];
     }
     return output.error(error);
+  }
+}
+
+/** What reads TOML is loaded only where there is some. */
+async function configurationOf(
+  { config }: SharedOptions,
+  process: Process,
+  { files }: Runtime,
+): Promise<Configuration | null> {
+  if (config === false || (config === undefined && !isHere(files, defaultFile))) return null;
+  const { readConfiguration } = await import("./config.ts");
+  return readConfiguration({ file: config, files, environment: (name) => process.environment(name) });
+}
+
+function isHere(files: Files, name: string): boolean {
+  try {
+    return files.stat(name) !== null;
+  } catch {
+    // A working directory that this user may not enter, as after sudo.
+    return false;
   }
 }
 

@@ -41,7 +41,14 @@ export interface CommandSpec {
 /** What the words meant; a text may come with the error that made it necessary. */
 export type Parsed =
   | { kind: "text"; text: string; error: ConfigError | null }
-  | { kind: "command"; name: string; positionals: string[][]; options: Record<string, unknown> };
+  | {
+    kind: "command";
+    name: string;
+    positionals: string[][];
+    options: Record<string, unknown>;
+    /** Names of the options that the words name: what the others are was not asked for. */
+    given: ReadonlySet<string>;
+  };
 
 /** The whole command line. */
 export interface ProgramSpec {
@@ -79,7 +86,11 @@ export function parseArguments(program: ProgramSpec, words: readonly string[]): 
       const positionals = command.processedArgs.map((value) =>
         value === undefined ? [] : Array.isArray(value) ? value.map(String) : [String(value)]
       );
-      parsed = { kind: "command", name: spec.name, positionals, options: command.optsWithGlobals() };
+      const options = command.optsWithGlobals();
+      const given = new Set(
+        Object.keys(options).filter((key) => command.getOptionValueSourceWithGlobals(key) === "cli"),
+      );
+      parsed = { kind: "command", name: spec.name, positionals, options, given };
     });
   }
   if (words.length === 0) {

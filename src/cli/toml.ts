@@ -1,6 +1,7 @@
 /** TOML with the places of its keys and values. This is the one file that knows the parsing library (smol-toml). */
 import { parse, TomlDate, TomlError } from "smol-toml";
-import { ConfigError, type ErrorDetails } from "../errors.ts";
+import type { ConfigError, ErrorDetails } from "../errors.ts";
+import { placedError } from "./placed_error.ts";
 import { locateToml, placeId, type TomlPath, type TomlPlace } from "./toml_places.ts";
 
 /** Whole numbers are bigints, others numbers. */
@@ -15,13 +16,14 @@ export class TomlDocument {
   readonly file: string;
   /** What it says. */
   readonly root: TomlTable;
-  readonly #text: string;
+  /** Offset of each line. */
+  readonly #lines: readonly number[];
   readonly #places: ReadonlyMap<string, TomlPlace>;
 
   /** Throws `ConfigError` with `file:line:column` where the text is no TOML. */
   constructor(file: string, text: string) {
     this.file = file;
-    this.#text = text;
+    this.#lines = [0, ...[...text.matchAll(/\n/g)].map(({ index }) => index + 1)];
     this.root = parsed(file, text);
     this.#places = locateToml(text, (quoted) => Object.keys(parse(`${quoted} = 0`))[0]);
   }
@@ -31,8 +33,13 @@ export class TomlDocument {
     const place = this.#places.get(placeId(path));
     if (place === undefined) return this.file;
     const offset = part === "value" && place.value !== null ? place.value.start : place.key;
-    const before = this.#text.slice(0, offset).split("\n");
-    return `${this.file}:${before.length}:${before[before.length - 1].length + 1}`;
+    let [low, high] = [0, this.#lines.length];
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (this.#lines[middle] <= offset) low = middle;
+      else high = middle;
+    }
+    return `${this.file}:${low + 1}:${offset - this.#lines[low] + 1}`;
   }
 
   /** An error about a key or its value. */
@@ -44,11 +51,6 @@ export class TomlDocument {
   ): ConfigError {
     return placedError(code, this.where(place.path, place.part), message, details);
   }
-}
-
-/** An error about a place in a file, which its message begins with. */
-export function placedError(code: string, place: string, message: string, details: ErrorDetails = {}): ConfigError {
-  return new ConfigError(code, `${place}: ${message}`, { ...details, data: { ...details.data, place } });
 }
 
 /** What a value is, for messages. */

@@ -237,7 +237,12 @@ const cases: Case[] = [
     stderr: /--force/,
   },
 
-  { name: "watch without database", words: ["watch", "-b", good], code: exitCodes.config, stderr: /missing required/ },
+  {
+    name: "watch without database",
+    words: ["watch", "-b", good],
+    code: exitCodes.config,
+    stderr: /no database was given, and there is no walrust\.toml here\nhint: /,
+  },
   { name: "watch without bucket", words: ["watch", "app.db"], code: exitCodes.config, stderr: /no bucket/ },
   {
     name: "watch, bad interval [S89]",

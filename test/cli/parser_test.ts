@@ -101,7 +101,7 @@ test("parseArguments: what makes no sense is a ConfigError with a hint", () => {
     ["-b x help restor", /^unknown command 'restor'$/, /Did you mean restore\?/],
     ["list --jsn", /unknown option '--jsn'/, /--json.*walrust list --help/],
     ["restore", /missing required argument 'name'/, /walrust restore --help/],
-    ["watch", /missing required argument 'database'/, /walrust watch --help/],
+    ["snapshot", /missing required argument 'database'/, /walrust snapshot --help/],
     ["restore app extra", /too many arguments/, /walrust restore --help/],
     ["list -b", /argument missing/, /walrust list --help/],
     ["watch a.db --wal-sync-interval x", /--wal-sync-interval: "x"/, /seconds/],
