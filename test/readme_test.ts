@@ -20,6 +20,7 @@ const { clock } = systemRuntime();
 const isDemo = (text: string): boolean => text === "npm ci && npx walrust demo\n";
 const isGate = (text: string): boolean => text === "npm ci && npm run gate\n";
 const isWatch = (text: string): boolean => /^walrust watch app\.db/m.test(text);
+const isConfigured = (text: string): boolean => /^walrust watch$/m.test(text);
 const isHelp = (text: string): boolean => text.trimEnd().split("\n").every((line) => line.endsWith(" --help"));
 const isBucket = (text: string): boolean => !isWatch(text) && text.includes("s3://my-bucket/backups");
 
@@ -66,7 +67,7 @@ async function runBlock(
 }
 
 test("README: two commands for a fresh clone, and every block of commands is run by a test of this file", () => {
-  const kinds = [isDemo, isGate, isWatch, isHelp, isBucket];
+  const kinds = [isDemo, isGate, isWatch, isConfigured, isHelp, isBucket];
   for (const text of shellBlocks) {
     assert.equal(kinds.filter((kind) => kind(text)).length, 1, `this block is run by no test, or by two:\n${text}`);
   }
@@ -160,6 +161,43 @@ async function until(isDone: () => boolean, running: Running): Promise<void> {
     await clock.sleep(20);
   }
 }
+
+test("README: the configuration file, with a directory as the bucket", { timeout: 120_000 }, async () => {
+  const { folder, environment } = workspace("configured");
+  const bucket = temporaryDirectory("readme-bucket");
+  const [configuration, ...others] = blocks.filter(({ language }) => language === "toml");
+  assert.deepEqual(others, [], "each of them needs a test");
+  const text = configuration.text.replace("s3://my-bucket/backups", `file://${bucket}`);
+  writeFileSync(join(folder, "walrust.toml"), text);
+  environment.STAGE = "test";
+  mkdirSync(join(folder, "data"));
+  for (const name of ["app", "orders"]) {
+    const database = openDatabase(join(folder, `data/${name}.db`));
+    database.exec(`PRAGMA journal_mode = WAL; CREATE TABLE t (name); INSERT INTO t VALUES ('${name}')`);
+    database.close();
+  }
+  const watch = start(shellBlocks.filter(isConfigured)[0], folder, environment);
+  try {
+    await until(() => watch.output.split("snapshot (").length === 3, watch);
+    assert.match(watch.output, /snapshot_interval +86400 s +walrust\.toml:5:21\n/);
+    assert.match(
+      watch.output,
+      /data\/orders\.db → file:.*\/orders-test\/ .*\n +wal_sync_interval +0\.2 s +walrust\.toml:\d+:21\n/,
+    );
+    assert.match(await runBlock("walrust list", folder, environment), /2 databases in /);
+    send(watch, "SIGTERM");
+    assert.equal(await watch.ended, 0, watch.output);
+  } finally {
+    send(watch, "SIGKILL");
+    await watch.ended;
+  }
+  for (const [name, stored] of [["app", "app"], ["orders", "orders-test"]]) {
+    await runBlock(`walrust restore ${stored} -o ${name}.restored`, folder, environment);
+    const restored = openDatabase(join(folder, `${name}.restored`));
+    assert.deepEqual({ ...restored.prepare("SELECT name FROM t").all()[0] as object }, { name });
+    restored.close();
+  }
+});
 
 test("README: the quick start, with a directory as the bucket", { timeout: 180_000 }, async () => {
   const bucket = temporaryDirectory("readme-bucket");

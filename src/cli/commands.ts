@@ -114,6 +114,14 @@ export const commands: readonly CommandEntry[] = [
     load: () => import("./command_verify.ts"),
   },
   {
+    name: "explain",
+    summary: "show what watch would do with the same words, and what decided each value",
+    arguments: watchArguments,
+    options: watchOptions,
+    epilogue: "Example:\n  walrust explain --config /etc/walrust.toml",
+    load: () => import("./command_explain.ts"),
+  },
+  {
     name: "demo",
     summary: "watch a live database, kill everything, restore and prove it; no account needed",
     arguments: [],

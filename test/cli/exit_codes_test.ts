@@ -301,6 +301,19 @@ const cases: Case[] = [
     stderr: /notes\.txt/,
   },
 
+  {
+    name: "explain",
+    words: ["explain", "app.db", "-b", good],
+    code: 0,
+    stdout: /^configuration: no file\n[^]*app\.db → file:.*\/app\//,
+  },
+  {
+    name: "explain, no such file",
+    words: ["explain", "--config", "absent.toml"],
+    code: exitCodes.config,
+    stderr: /absent\.toml: no such file\nhint:/,
+  },
+
   { name: "demo, bad seconds", words: ["demo", "--seconds", "1"], code: exitCodes.config, stderr: /--seconds/ },
   {
     name: "demo, directory not empty",
@@ -331,6 +344,7 @@ test("exit codes: every command reaches the codes that words alone can ask of it
     restore: [0, config, storage, integrity, restore],
     watch: [config, database, storage],
     snapshot: [0, config, database, storage],
+    explain: [0, config],
     demo: [config],
   };
   for (const [command, codes] of Object.entries(expected)) {

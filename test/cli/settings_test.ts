@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "node:test";
 import fc from "fast-check";
-import { program } from "../../src/cli/commands.ts";
+import { commands, program } from "../../src/cli/commands.ts";
 import type { GivenSettings } from "../../src/cli/config.ts";
 import { parseArguments } from "../../src/cli/parser.ts";
 import { originText, resolveSettings } from "../../src/cli/resolved.ts";
@@ -75,6 +75,12 @@ test("settings: the help shows every flag of the table with its default, as it w
     );
     assert.deepEqual(setting.parse(String(shown), "x"), setting.fallback, "what is shown can be given");
   }
+});
+
+test("settings: explain has the arguments and options of watch, so that the same words fit both", () => {
+  const [watch, explain] = ["watch", "explain"].map((name) => commands.find((command) => command.name === name)!);
+  assert.deepEqual(explain.arguments, watch.arguments);
+  assert.deepEqual(explain.options, watch.options);
 });
 
 test("settings: values for people", () => {
