@@ -1,5 +1,5 @@
 /** Every command: its arguments, options and help. The module that does the work is loaded only when it is called. */
-import { oneOf, sequenceNumber, text, wholeNumber } from "./args.ts";
+import { oneOf, sequenceNumber, text, truth, wholeNumber } from "./args.ts";
 import type { CommandModule } from "./context.ts";
 import type { ArgumentSpec, CommandSpec, OptionSpec, ProgramSpec } from "./parser.ts";
 import { captureMode, flagOf, machineSettings, sharedOptions, stateDirectory, syncSettings } from "./settings.ts";
@@ -120,6 +120,18 @@ export const commands: readonly CommandEntry[] = [
     options: watchOptions,
     epilogue: "Example:\n  walrust explain --config /etc/walrust.toml",
     load: () => import("./command_explain.ts"),
+  },
+  {
+    name: "pragma",
+    summary: "print the SQLite settings that suit a replicated database, as SQL",
+    arguments: [],
+    options: [
+      { flags: "-o, --output <file>", description: "write to this new file instead", parse: text },
+      { flags: "--comments <true|false>", description: "say what each setting means", parse: truth, fallback: true },
+    ],
+    epilogue: "Example:\n  walrust pragma | sqlite3 app.db",
+    withoutConfiguration: true,
+    load: () => import("./command_pragma.ts"),
   },
   {
     name: "demo",

@@ -313,6 +313,13 @@ const cases: Case[] = [
     code: exitCodes.config,
     stderr: /absent\.toml: no such file\nhint:/,
   },
+  { name: "pragma", words: ["pragma"], code: 0, stdout: /^PRAGMA journal_mode = WAL;$/m },
+  {
+    name: "pragma over an existing file",
+    words: ["pragma", "-o", existing],
+    code: exitCodes.config,
+    stderr: /existing\.db already exists\nhint:/,
+  },
 
   { name: "demo, bad seconds", words: ["demo", "--seconds", "1"], code: exitCodes.config, stderr: /--seconds/ },
   {
@@ -345,6 +352,7 @@ test("exit codes: every command reaches the codes that words alone can ask of it
     watch: [config, database, storage],
     snapshot: [0, config, database, storage],
     explain: [0, config],
+    pragma: [0, config],
     demo: [config],
   };
   for (const [command, codes] of Object.entries(expected)) {

@@ -310,6 +310,7 @@ test("commands: walrust.toml is read by those that need a bucket, not by the oth
       const without = await walrustInProcess([...words, "--no-config"]);
       assert.doesNotMatch(without.stderr, /walrust\.toml:/, words[0]);
     }
+    assert.equal((await walrustInProcess(["pragma"])).code, 0);
     assert.equal((await walrustInProcess(["list", "-b", `file://${folder}/bucket`, "--no-config"])).code, 0);
   } finally {
     process.chdir(folder);
