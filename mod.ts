@@ -56,6 +56,7 @@ export {
   type WatchOptions,
   type WatchResult,
 } from "./src/daemon/watch.ts";
+export type { ValidationEvent, ValidationOptions } from "./src/daemon/validation.ts";
 export { type SnapshotCall, snapshotNow, type SnapshotReport } from "./src/daemon/snapshot_request.ts";
 export type { CaptureMode, EngineEvent, EngineOptions } from "./src/replication/options.ts";
 export type { StateOptions } from "./src/replication/state_directory.ts";

@@ -88,6 +88,20 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
         "update the application's SQLite",
         true,
       ];
+    case "validated":
+      return [
+        `verified ${formatBytes(event.bytes)}, ${count(event.points, "point")} can be restored` +
+        (event.lastVerifiedMs === null ? "" : `; all of ${formatLocalTime(event.lastVerifiedMs)} is verified`),
+        false,
+      ];
+    case "corruption_detected":
+      return [
+        `damage in the bucket: ${event.findings.map(({ message }) => printable(message)).slice(0, 3).join("; ")}` +
+        (event.findings.length > 3 ? ` and ${event.findings.length - 3} more` : "") + "; see walrust verify",
+        true,
+      ];
+    case "validation_failed":
+      return [`could not be verified: ${printable(messageOf(event.error))}; tried again later`, true];
     case "unsafe_place":
       return [printable(event.reason), true];
     case "observing":

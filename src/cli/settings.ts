@@ -122,10 +122,33 @@ export const syncSettings: readonly Setting[] = [
     fallback: 121_359,
     unit: "pages",
   },
+  {
+    name: "validationInterval",
+    flags: "--validation-interval <seconds>",
+    table: "sync",
+    key: "validation_interval",
+    description: "time between verifications of what is stored; 0 = none",
+    type: "number",
+    parse: secondsAsMs(0),
+    fallback: 0,
+    unit: "seconds",
+    zero: "none",
+  },
 ];
 
 /** What only flags set. */
 export const machineSettings: readonly Setting[] = [
+  {
+    name: "validationBudget",
+    flags: "--validation-budget <size>",
+    table: null,
+    key: "validation_budget",
+    description: "what one verification reads of the bucket; the next one goes on where it stopped",
+    type: "text",
+    parse: byteSize,
+    fallback: 1024 ** 3,
+    unit: "bytes",
+  },
   {
     name: "spoolMaxSize",
     flags: "--spool-max-size <size>",
@@ -203,7 +226,6 @@ export const laterTables: readonly string[] = ["retry", "webhooks"];
 
 /** Keys of `[sync]` of the same kind, with the value that says what this version does anyway. */
 export const laterKeys: Readonly<Record<string, unknown>> = {
-  validation_interval: 0n,
   max_changes: 0n,
   max_interval: 0n,
   on_idle: 0n,

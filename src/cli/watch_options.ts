@@ -22,6 +22,8 @@ export function watchOptionsOf(
     walTruncateThresholdPages: number("walTruncateThreshold"),
     spoolSizeMax: number("spoolMaxSize"),
     freeSpaceMin: number("minFreeSpace"),
+    validationIntervalMs: number("validationInterval"),
+    validationBudget: number("validationBudget"),
     mode: mode === "pin" || mode === "observe" ? mode : "auto",
     adopt: options.adopt === true,
     stateDirectory: typeof stateDirectory === "string" ? stateDirectory : null,

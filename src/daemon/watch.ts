@@ -16,13 +16,15 @@ import { type Limiter, limiter, limitUploads } from "./upload_limit.ts";
 import { lockInstance } from "./instance_lock.ts";
 import { LinkWatch, locateDatabase, namesOf } from "./locate.ts";
 import { SnapshotRequests } from "./snapshot_request.ts";
+import { Validation, type ValidationEvent, type ValidationOptions } from "./validation.ts";
 
 /** How databases are watched. */
-export type WatchOptions = EngineOptions & StateOptions;
+export type WatchOptions = EngineOptions & StateOptions & ValidationOptions;
 
 /** What happens while watching. */
 export type WatchEvent =
   | EngineEvent
+  | ValidationEvent
   | { kind: "failed"; path: string; error: unknown }
   /** The bucket ignores conditions of writes: another writer to the same place would not be noticed. */
   | { kind: "conditions_ignored"; path: string; ignored: readonly ("If-None-Match" | "If-Match")[] };
@@ -100,7 +102,8 @@ export async function watch(call: WatchCall): Promise<WatchResult> {
   });
   const store = limitUploads(call.store, uploadsMax, streamsMax);
   const starting = limiter(startsMax);
-  const shared: Shared = { call, store, starting, taken: new Set(), probe: { asked: false } };
+  const validating = limiter(1);
+  const shared: Shared = { call, store, starting, validating, taken: new Set(), probe: { asked: false } };
   const failures: { path: string; error: unknown }[] = [];
   await Promise.all(call.databases.map(async (database, i) => {
     try {
@@ -123,6 +126,7 @@ interface Shared {
   readonly call: WatchCall;
   readonly store: ObjectStore;
   readonly starting: Limiter;
+  readonly validating: Limiter;
   /** Real paths and identities of the files that are watched. */
   readonly taken: Set<string>;
   /** `asked` once the bucket was asked whether it keeps conditions. */
@@ -199,12 +203,12 @@ async function watchFile(
   const link = new LinkWatch(runtime.files, database);
   let isSwitched = false;
   let requests: SnapshotRequests | null = null;
-  const endOfProbe = new AbortController();
+  const aside = new AbortController();
   let probing: Promise<void> | null = null;
   const emit = (event: EngineEvent): void => {
     if (event.kind === "sync_failed") requests?.fail(event.error);
     if (!isSwitched || event.kind !== "stopped") report(call, { ...event, path: database.given });
-    if (event.kind === "started") probing ??= probe(shared, database.given, root, event.lineage, endOfProbe.signal);
+    if (event.kind === "started") probing ??= probe(shared, database.given, root, event.lineage, aside.signal);
   };
   const { directory } = place;
   const engine = new DatabaseEngine({
@@ -219,6 +223,17 @@ async function watchFile(
     emit,
   });
   const limit = stopLimit(engine, clock, signal, end);
+  const isStopped = signal === undefined ? aside.signal : AbortSignal.any([signal, aside.signal]);
+  const validation = options.validationIntervalMs === 0 ? null : new Validation({
+    path: database.given,
+    root,
+    directory,
+    store,
+    runtime,
+    options,
+    turns: shared.validating,
+    emit: (event) => report(call, event),
+  }).run(isStopped);
   try {
     const asked = requests = new SnapshotRequests({ runtime, directory, store, root, engine });
     const step = async (): Promise<number> => {
@@ -242,8 +257,8 @@ async function watchFile(
   } finally {
     limit.release();
     lock.release();
-    endOfProbe.abort();
-    await probing;
+    aside.abort();
+    await Promise.all([probing, validation]);
   }
   return "stopped";
 }
@@ -281,11 +296,14 @@ function report(call: WatchCall, event: WatchEvent): void {
   call.onEvent?.(event);
 }
 
+const errorKinds: readonly string[] = ["failed", "fenced", "wal_size_exceeded", "spool_full", "corruption_detected"];
+const warningKinds: readonly string[] = [
+  ...["conditions_ignored", "old_sqlite", "unsafe_place", "observing", "wal_gap", "validation_failed"],
+];
+
 function severityOf(event: WatchEvent): "error" | "warning" | "debug" {
-  if (["failed", "fenced", "wal_size_exceeded", "spool_full"].includes(event.kind)) return "error";
-  if (["conditions_ignored", "old_sqlite", "unsafe_place", "observing", "wal_gap"].includes(event.kind)) {
-    return "warning";
-  }
+  if (errorKinds.includes(event.kind)) return "error";
+  if (warningKinds.includes(event.kind)) return "warning";
   return event.kind === "sync_failed" || (event.kind === "waiting" && event.trouble) ? "warning" : "debug";
 }
 

@@ -74,10 +74,27 @@ export class SegmentVerifier implements ContinuityListener {
     this.#continuity.add(object, header, end);
   }
 
-  /** Reads every byte of every object. */
-  async content(): Promise<void> {
+  /**
+   * Reads every byte of the objects that end behind seq `after`, as many as fit into `bytesMax`, at least one. Returns
+   * the bytes, and the seq at which it stopped, `null` at the end. What ends at `after` is read again, to link to it.
+   */
+  async content(after: bigint, bytesMax: number): Promise<{ bytes: number; stoppedAt: bigint | null }> {
+    const objects: PoolObject[] = [];
+    let [bytes, stoppedAt]: [number, bigint | null] = [0, null];
+    for (const object of this.#objects.filter(({ max }) => max >= after)) {
+      if (bytes >= bytesMax) {
+        stoppedAt = objects[objects.length - 1].max;
+        break;
+      }
+      objects.push(object);
+      if (object.max > after) bytes += object.size;
+    }
+    await this.#readAll(objects);
+    return { bytes, stoppedAt };
+  }
+
+  async #readAll(objects: readonly PoolObject[]): Promise<void> {
     const { store, root, parallel, signal, onBytes, sha256 } = this.#options;
-    const objects = this.#objects;
     const reader = new ObjectReader(sha256);
     for (let at = 0; at < objects.length;) {
       const from = at;

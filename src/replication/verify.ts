@@ -4,7 +4,7 @@ import { lineagePrefix, renderKey } from "../format/keys.ts";
 import type { Clock, Runtime } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { drill, type DrilledRun } from "./drill.ts";
-import { type Finding, Findings } from "./findings.ts";
+import { Findings } from "./findings.ts";
 import { type History, readHistory, type Segment, tryReadHeader } from "./history.ts";
 import type { ImageCheck } from "./image_check.ts";
 import { type LineageObjects, objectKey, type PoolObject, readLineage } from "./inventory.ts";
@@ -13,15 +13,9 @@ import { directoryOf } from "./paths.ts";
 import { type Point, type SeqRange, seqRangeText, timeText } from "./plan.ts";
 import { type Reach, reachOf } from "./reach.ts";
 import { SegmentVerifier } from "./segment_verifier.ts";
+import type { VerifyLevel, VerifyPlace, VerifyReport } from "./verify_report.ts";
 
-export type { DrilledRun } from "./drill.ts";
-export type { Finding } from "./findings.ts";
-
-/**
- * How thoroughly: `list` looks at keys and sizes, `headers` at 48 bytes of each object, `full` at every byte and the
- * whole chain, `drill` also rebuilds the database and compares it wherever the chain declares its hash.
- */
-export type VerifyLevel = "list" | "headers" | "full" | "drill";
+export * from "./verify_report.ts";
 
 /** Options of {@linkcode verify}. */
 export interface VerifyOptions {
@@ -35,6 +29,8 @@ export interface VerifyOptions {
   runtime: { readonly clock: Clock } & Pick<Runtime, "sha256"> & Partial<Pick<Runtime, "files" | "sqlite" | "random">>;
   /** Begins the name of the file that a drill builds and removes. */
   scratchPath?: string;
+  /** On `full`: reads about `bytes` of content behind `after`, and of the rest keys alone; all of it when absent. */
+  budget?: { readonly bytes: number; readonly after: VerifyPlace | null };
   /** Remove what is provably of no use to any point. */
   fix?: boolean;
   /** Requests at once; 8 unless said otherwise. */
@@ -47,38 +43,6 @@ export interface VerifyOptions {
   check?: ImageCheck;
 }
 
-/** What {@linkcode verify} found. */
-export interface VerifyReport {
-  /** `${prefix}${name}/` */
-  readonly root: string;
-  /** How thoroughly it was looked at. */
-  readonly level: VerifyLevel;
-  /** Lineages of the history. */
-  readonly lineages: number;
-  /** Whole images. */
-  readonly snapshots: number;
-  /** Deltas and bridges. */
-  readonly deltas: number;
-  /** Merged objects. */
-  readonly levels: number;
-  /** Of all of them, as listed. */
-  readonly bytes: number;
-  /** Objects that are as they must be, as far as the level looks. */
-  readonly soundObjects: number;
-  /** Bytes read. */
-  readonly readBytes: number;
-  /** First and last point that can be restored; null when there is none. */
-  readonly restorable: { readonly first: Point; readonly last: Point; readonly points: number } | null;
-  /** What a drill proved; empty on other levels. */
-  readonly drilled: readonly DrilledRun[];
-  /** Bounded; {@linkcode VerifyReport.counts} counts all of them. */
-  readonly findings: readonly Finding[];
-  /** Findings of each severity. */
-  readonly counts: Readonly<Record<Finding["severity"], number>>;
-  /** Keys that `fix` removed. */
-  readonly removed: readonly string[];
-}
-
 /** Requests at once, unless said otherwise. */
 const parallelDefault = 8;
 
@@ -87,13 +51,6 @@ const clockSkewMax = 3_600_000;
 
 /** A lineage that began less than this ago may still get its first snapshot, milliseconds. */
 const abandonedAgeMin = 24 * 3_600_000;
-
-/** Exit code of a report: 0 clean, 1 warnings, 5 damage or loss, 6 nothing restorable. */
-export function verifyExitCode({ restorable, counts }: Pick<VerifyReport, "restorable" | "counts">): number {
-  if (restorable === null) return 6;
-  if (counts.error > 0) return 5;
-  return counts.warning > 0 ? 1 : 0;
-}
 
 /**
  * Verifies what is stored of one database. Damage and loss are findings; throws `StorageError` when the bucket cannot
@@ -125,6 +82,9 @@ class Verification {
   readonly #removed: string[] = [];
   #readBytes = 0;
   #bytesTotal = 0;
+  #budget = Infinity;
+  #after: VerifyPlace | null = null;
+  #next: VerifyPlace | null = null;
 
   constructor(options: VerifyOptions) {
     this.#options = options;
@@ -136,6 +96,9 @@ class Verification {
     for (const warning of history.warnings) this.#findings.add("warning", "document", warning);
     const bytes = history.segments.reduce((sum, segment) => sum + segment.bytes, 0);
     this.#bytesTotal = level === "full" ? bytes : level === "drill" ? 2 * bytes : 0;
+    const { budget } = this.#options;
+    if (budget !== undefined) this.#budget = budget.bytes;
+    this.#after = history.segments.some(({ lineage }) => lineage === budget?.after?.lineage) ? budget!.after : null;
     const verified: Verified[] = [];
     for (const segment of history.segments) verified.push(await this.#verifySegment(segment));
     await this.#settle(verified);
@@ -144,8 +107,9 @@ class Verification {
     if (level === "drill") { for (const each of verified) await this.#drill(each); }
     await this.#lookAtOthers(history);
     const restorable = await this.#restorable(verified);
-    if (restorable === null) this.#tellNothing(history);
-    else await this.#checkClock(restorable.last);
+    const isBegun = this.#findings.list.some(({ code }) => code === "no_snapshot");
+    if (restorable === null && !isBegun) this.#tellNothing(history);
+    if (restorable !== null) this.#checkClock(restorable.last);
     return this.#report(verified, bytes, restorable);
   }
 
@@ -155,8 +119,23 @@ class Verification {
     const findings = this.#findings;
     const verifier = new SegmentVerifier(segment, { store, root, sha256, parallel, findings, signal, onBytes });
     if (level === "headers") await verifier.headers();
-    else if (level !== "list") await verifier.content();
+    else if (level !== "list") await this.#readContent(segment, verifier);
     return { segment, verifier, reach: reachOf(segment, verifier.damaged) };
+  }
+
+  /** As far as the budget goes, from where it was used up the last time. */
+  async #readContent({ lineage }: Segment, verifier: SegmentVerifier): Promise<void> {
+    const after = this.#after;
+    if (this.#next !== null || (after !== null && after.lineage !== lineage)) return;
+    this.#after = null;
+    const seq = after?.seq ?? 0n;
+    if (this.#budget <= 0) {
+      this.#next = { lineage, seq };
+      return;
+    }
+    const { bytes, stoppedAt } = await verifier.content(seq, this.#budget);
+    this.#budget -= bytes;
+    if (stoppedAt !== null) this.#next = { lineage, seq: stoppedAt };
   }
 
   #progress(count: number): void {
@@ -363,6 +342,7 @@ class Verification {
       bytes,
       soundObjects: snapshots + deltas + levels - total(({ verifier }) => verifier.damaged.size),
       readBytes: this.#readBytes,
+      next: this.#next,
       restorable,
       drilled: this.#drilled,
       findings: this.#findings.list,

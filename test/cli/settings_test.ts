@@ -33,6 +33,8 @@ const words: Record<string, string> = {
   checkpointInterval: "7",
   minCheckpointPages: "8",
   walTruncateThreshold: "9",
+  validationInterval: "3600",
+  validationBudget: "5MiB",
   spoolMaxSize: "2MiB",
   minFreeSpace: "1KiB",
   stateDir: "/s",

@@ -196,7 +196,8 @@ export const engineOptions: EngineOptions = {
 
 /** How a watch of the scene's database runs: with its state beside it, or below a directory. */
 export function watchOptionsOf(scene: Scene, stateDirectory: string | null = null): WatchOptions {
-  return { ...scene.options, stateDirectory, fallbackStateDirectory: null };
+  const validation = { validationIntervalMs: 0, validationBudget: 2 ** 30 };
+  return { ...scene.options, ...validation, stateDirectory, fallbackStateDirectory: null };
 }
 
 /** See the top of this file. */
