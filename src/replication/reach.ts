@@ -33,7 +33,8 @@ export function reachOf(segment: Segment, excluded: ReadonlySet<PoolObject> = ne
 
 function lostOf(segment: Segment, points: readonly PoolObject[], reached: readonly PoolObject[]): SeqRange[] {
   const excused = [
-    ...(segment.retention?.ranges ?? []),
+    // What was merged is excused by the merged object alone: if that is lost, so are its points.
+    ...(segment.retention?.ranges ?? []).filter(({ reason }) => reason === "retention"),
     ...reached.filter(({ kind }) => kind === "level").map(({ min, max }) => ({ min, max: max - 1n })),
   ].sort((a, b) => a.min < b.min ? -1 : 1);
   const lost: SeqRange[] = [];

@@ -218,6 +218,22 @@ test("[S59] verify: names the window lost by seq and time, and what stands in th
   assert.deepEqual(codes(await look(store)), ["points_lost"]);
 });
 
+test(
+  "[S59] verify: a merged range that vanished is lost, although its sources were removed on purpose",
+  { timeout },
+  async () => {
+    const store = new MemoryStore();
+    const writer = await lineage(store);
+    await writer.merge(1, 2n, 4n);
+    await writer.retention([{ min: 2n, max: 4n, reason: "merge" }]);
+    assert.deepEqual(codes(await look(store)), []);
+    await store.deleteMany([writer.levelKey(1, 2n, 4n)]);
+    const report = await look(store);
+    assert.deepEqual(codes(report), ["points_lost"]);
+    assert.deepEqual(lostSeqs(report), [2n, 3n, 4n]);
+  },
+);
+
 test("[S72] verify: where any byte is flipped, either it is named or every point restores as before", {
   timeout: 120_000,
 }, async () => {
