@@ -64,6 +64,18 @@ export function parseSqliteHeader(bytes: Uint8Array): SqliteHeader | "empty" | "
   };
 }
 
+/**
+ * Makes page 1 that of a database with a rollback journal instead of a WAL, in place: other programs notice a change of
+ * the file by the change counter, and believe the page count because both counters agree.
+ */
+export function setRollbackForm(page: Uint8Array, changeCounter: number, pageCount: number): void {
+  const view = viewOf(page);
+  page[18] = page[19] = 1;
+  view.setUint32(24, changeCounter);
+  view.setUint32(28, pageCount);
+  view.setUint32(92, changeCounter);
+}
+
 /** Number of the page at byte 1 GiB, which SQLite locks and never writes. */
 export function lockBytePage(pageSize: number): number {
   return 0x4000_0000 / pageSize + 1;
