@@ -88,13 +88,11 @@ class SystemConnection implements SqliteConnection {
   }
 
   beginImmediate(): boolean {
-    try {
-      this.#run("BEGIN IMMEDIATE", "begin immediate");
-      return true;
-    } catch (error) {
-      if (error instanceof DatabaseError && (Number(error.data.sqlite) & 0xff) === busy) return false;
-      throw error;
-    }
+    return this.#lock("IMMEDIATE");
+  }
+
+  beginExclusive(): boolean {
+    return this.#lock("EXCLUSIVE");
   }
 
   rollback(): void {
@@ -120,6 +118,16 @@ class SystemConnection implements SqliteConnection {
     this.#statements.clear();
     if (!openDatabases.delete(this.#database)) return;
     this.#guard("close", () => this.#database.close());
+  }
+
+  #lock(kind: "IMMEDIATE" | "EXCLUSIVE"): boolean {
+    try {
+      this.#run(`BEGIN ${kind}`, `begin ${kind.toLowerCase()}`);
+      return true;
+    } catch (error) {
+      if (error instanceof DatabaseError && (Number(error.data.sqlite) & 0xff) === busy) return false;
+      throw error;
+    }
   }
 
   #checkpoint(mode: "NOOP" | "PASSIVE"): CheckpointResult {

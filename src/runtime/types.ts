@@ -134,6 +134,8 @@ export interface SqliteConnection {
   beginRead(): void;
   /** Takes the write lock; false when it is held by another. */
   beginImmediate(): boolean;
+  /** Takes the exclusive lock, which keeps readers out too; false when others do not let go in time. Not for WAL mode. */
+  beginExclusive(): boolean;
   /** Ends a transaction without writing; nothing happens when there is none. */
   rollback(): void;
   /** `PRAGMA wal_checkpoint(NOOP)`: changes nothing (SQLite ≥ 3.51), not inside a transaction. */

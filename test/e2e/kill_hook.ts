@@ -228,6 +228,14 @@ class HookedConnection implements SqliteConnection {
     return true;
   }
 
+  beginExclusive(): boolean {
+    if (!this.#connection.beginExclusive()) return false;
+    this.#inTransaction = true;
+    this.#hook.connections.lock = "locked";
+    this.#hook.pass("after lock");
+    return true;
+  }
+
   rollback(): void {
     if (this.#inTransaction && !this.#isReader) this.#hook.pass("before unlock");
     this.#connection.rollback();

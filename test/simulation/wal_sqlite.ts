@@ -64,6 +64,11 @@ class SimulatedConnection implements SqliteConnection {
     return this.#run("begin immediate", () => this.#model.beginWrite());
   }
 
+  /** Only replicas take it, whose databases have no WAL. */
+  beginExclusive(): boolean {
+    throw new Error("the model knows no exclusive lock");
+  }
+
   rollback(): void {
     this.#run("rollback", () => this.#model.rollback());
   }
