@@ -172,13 +172,17 @@ export interface MovedAside {
   readonly undo: string | null;
 }
 
-/** Gives the proven image its name and forces it to the disk. What stood there is moved aside first. */
+/**
+ * Gives the proven image its name and forces it to the disk. What stood there is moved aside first; `whileAway` runs when
+ * nothing has the name.
+ */
 export function installImage(
   files: Files,
-  image: ImageFile,
+  image: { readonly path: string },
   outputPath: string,
   force: boolean,
   random: Random,
+  whileAway: () => void = () => {},
 ): MovedAside {
   checkOutput(files, outputPath, force);
   const tag = hexOf(random.bytes(4));
@@ -191,6 +195,7 @@ export function installImage(
     moved.push(suffix);
   }
   try {
+    whileAway();
     linkInto(files, image.path, outputPath);
   } catch (error) {
     for (const suffix of moved) files.rename(backup + suffix, outputPath + suffix);
@@ -248,8 +253,8 @@ export function unsound(reason: string, findings: string[] = []): IntegrityError
   });
 }
 
-/** Runs file calls, turning the system's errors into ours. */
-function io<T>(call: () => T, path: string): T {
+/** Runs file calls on `path`, turning the system's errors into `RestoreError`. */
+export function io<T>(call: () => T, path: string): T {
   try {
     return call();
   } catch (error) {

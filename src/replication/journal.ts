@@ -136,12 +136,14 @@ function parseJournal(line: string): Journal | null {
   }
 }
 
-function textOf(value: unknown): string {
+/** A text; throws `TypeError` for anything else. */
+export function textOf(value: unknown): string {
   if (typeof value !== "string") throw new TypeError("no text");
   return value;
 }
 
-function wholeOf(value: unknown): number {
+/** A whole number of at least 0; throws `TypeError`. */
+export function wholeOf(value: unknown): number {
   if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) throw new TypeError("no whole number");
   return value;
 }
@@ -153,7 +155,8 @@ function bigintOf(value: unknown): bigint {
   return BigInt(digits);
 }
 
-function u64Of(value: unknown): bigint {
+/** An unsigned 64-bit number as it is written, such as `7n`; throws `TypeError`. */
+export function u64Of(value: unknown): bigint {
   const number = bigintOf(value);
   if (BigInt.asUintN(64, number) !== number) throw new TypeError("no unsigned 64-bit number");
   return number;

@@ -58,6 +58,16 @@ export function planRestore(segment: Segment, seq: bigint, excluded: ReadonlySet
   throw refusal(segment, seq, bases, firstStop, excluded);
 }
 
+/** The steps that lead from an image of `from` to `seq`, or the first seq that none leads over. */
+export function planAdvance(
+  segment: Segment,
+  from: bigint,
+  seq: bigint,
+  excluded: ReadonlySet<PoolObject> = new Set(),
+): readonly PlanStep[] | { readonly stop: bigint } {
+  return findPath(indexPool(segment, excluded), from, seq);
+}
+
 interface PoolIndex {
   /** Objects of one or more seqs by their first seq, longest last. */
   readonly byMin: ReadonlyMap<bigint, PoolObject[]>;

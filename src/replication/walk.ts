@@ -45,11 +45,20 @@ export interface WalkResult {
   readonly warnings: string[];
 }
 
+/** Where a walk begins that goes on from an image instead of a snapshot. */
+export type WalkStart = Pick<WalkResult, "pageSize" | "pageCount" | "chain" | "createdMs">;
+
+/** What a walk visits: a snapshot, or the image it goes on from, then the steps. */
+export interface WalkPlan extends Pick<RestorePlan, "steps"> {
+  readonly snapshot: PoolObject | WalkStart;
+  readonly segment: Pick<RestorePlan["segment"], "own">;
+}
+
 /** Options of {@linkcode ChangesetWalk}. */
 export interface WalkOptions {
   store: ObjectStore;
   root: string;
-  plan: RestorePlan;
+  plan: WalkPlan;
   sha256: NewSha256;
   parallel: number;
   signal?: AbortSignal;
@@ -82,7 +91,14 @@ export class ChangesetWalk {
   /** Walks the whole plan; throws `IntegrityError` at the first thing that is not as it must be. */
   async run(): Promise<WalkResult> {
     const { store, root, plan, parallel, signal, onBytes } = this.#options;
-    const steps = [plan.snapshot, ...plan.steps];
+    const { snapshot } = plan;
+    const steps = "kind" in snapshot ? [snapshot, ...plan.steps] : plan.steps;
+    if (!("kind" in snapshot)) {
+      this.#pageSize = snapshot.pageSize;
+      this.#pageCount = snapshot.pageCount;
+      this.#chain = snapshot.chain;
+      this.#createdMs = snapshot.createdMs;
+    }
     const objects = function* (): Generator<FetchObject> {
       for (const step of steps) if (step.kind !== "hole") yield { key: objectKey(root, step), size: step.size };
     };
@@ -140,8 +156,8 @@ export class ChangesetWalk {
     if (object.kind !== "snapshot") {
       if (header.prevChecksum !== this.#chain) {
         // Right after a snapshot, or after a merged range, the doubt falls on them: others may lead to the same place.
-        const previous = this.#previous!;
-        if (previous.kind !== "delta") this.blame = previous;
+        const previous = this.#previous;
+        if (previous !== null && previous.kind !== "delta") this.blame = previous;
         const [expected, actual] = [this.#chain, header.prevChecksum].map(checksumHex);
         throw contradiction("chain_mismatch", key, "previous chain value", expected, actual);
       }

@@ -73,9 +73,7 @@ export class BucketWriter {
 
   /** The image from which another lineage goes on. */
   continueFrom(other: BucketWriter, seq: bigint): void {
-    const image = other.images.get(seq)!;
-    this.#pages = [];
-    for (let at = 0; at < image.length; at += this.pageSize) this.#pages.push(image.slice(at, at + this.pageSize));
+    this.load(other.images.get(seq)!);
     this.nowMs = other.times.get(seq)!;
   }
 
@@ -113,6 +111,33 @@ export class BucketWriter {
     for (let pgno = this.#pages.length + 1; pgno <= pageCount; pgno++) changed.set(pgno, this.#newPage());
     for (const pgno of pages) changed.set(pgno, this.#newPage());
     changed.set(1, this.#firstPage(pageCount));
+    return await this.#publish(changed, pageCount);
+  }
+
+  /** The image that a first snapshot takes. */
+  load(image: Uint8Array): void {
+    this.#pages = this.#cut(image);
+  }
+
+  /** A delta that leads to this very image: what differs, and its size. */
+  async deltaTo(image: Uint8Array): Promise<bigint> {
+    this.#tick();
+    const changed = new Map<number, Uint8Array>();
+    const pages = this.#cut(image);
+    pages.forEach((page, index) => {
+      const old = this.#pages[index];
+      if (old === undefined || Buffer.compare(old, page) !== 0) changed.set(index + 1, page);
+    });
+    return await this.#publish(changed, pages.length);
+  }
+
+  #cut(image: Uint8Array): Uint8Array[] {
+    const pages: Uint8Array[] = [];
+    for (let at = 0; at < image.length; at += this.pageSize) pages.push(image.slice(at, at + this.pageSize));
+    return pages;
+  }
+
+  async #publish(changed: Map<number, Uint8Array>, pageCount: number): Promise<bigint> {
     for (const [pgno, data] of changed) this.#pages[pgno - 1] = data;
     this.#pages.length = pageCount;
     changed.delete(omitted);
