@@ -315,6 +315,10 @@ class Follower {
         this.#source.readAgain();
         return null;
       }
+      if (walk.failedAtHole) {
+        this.#source.keepToSnapshots();
+        return null;
+      }
       if (walk.blame === null || !(isGone || error instanceof IntegrityError)) throw error;
       this.#source.exclude(walk.blame, error);
       return null;

@@ -58,14 +58,18 @@ export function planRestore(segment: Segment, seq: bigint, excluded: ReadonlySet
   throw refusal(segment, seq, bases, firstStop, excluded);
 }
 
-/** The steps that lead from an image of `from` to `seq`, or the first seq that none leads over. */
+/**
+ * The steps that lead from an image of `from` to `seq`, or the first seq that none leads over. Without `crossHoles` a
+ * snapshot that another program took is where the path ends.
+ */
 export function planAdvance(
   segment: Segment,
   from: bigint,
   seq: bigint,
-  excluded: ReadonlySet<PoolObject> = new Set(),
+  options: { excluded: ReadonlySet<PoolObject>; crossHoles: boolean },
 ): readonly PlanStep[] | { readonly stop: bigint } {
-  return findPath(indexPool(segment, excluded), from, seq);
+  const index = indexPool(segment, options.excluded);
+  return findPath(options.crossHoles ? index : { ...index, holes: new Set() }, from, seq);
 }
 
 interface PoolIndex {

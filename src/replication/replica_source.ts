@@ -60,6 +60,8 @@ export class ReplicaSource {
   #cause: Error | null = null;
   /** Whether the followed lineage is our own program's; null before the history was read. */
   #own: boolean | null = null;
+  /** Whether snapshots without bridges may be passed; some programs renumber pages in them. */
+  #crossHoles = true;
   #readsHistory = true;
   #stateReadMs = -Infinity;
 
@@ -91,6 +93,12 @@ export class ReplicaSource {
     this.#excluded.add(key);
     this.#readsHistory = true;
     this.#options.warn(`${error.message}; ${key} is left out, another way is looked for`);
+  }
+
+  /** A snapshot of the followed lineage is not the image that the deltas lead to: from now on its own pages are taken. */
+  keepToSnapshots(): void {
+    this.#crossHoles = false;
+    this.#readsHistory = true;
   }
 
   /** The history is read again for the next question. */
@@ -142,7 +150,7 @@ export class ReplicaSource {
     if (newest < 0) throw nothingStored(store.location, root);
     if (at >= 0 && at <= newest) return this.#within(segments[at], point);
     const rest = at < 0 ? null : this.#restOf(segments[at], point);
-    if (rest !== null) return rest;
+    if (rest !== null) return { ...rest, isPartial: true };
     return await this.#intoLineage(history, segments[newest], point);
   }
 
@@ -157,7 +165,8 @@ export class ReplicaSource {
     // A snapshot without a bridge is passed when a delta after it proves it.
     const target = own || deltasEnd <= seq ? head : deltasEnd;
     if (target === seq || (!own && target === seq + 1n && deltasEnd <= seq)) return null;
-    const path = planAdvance(segment, seq, target, excluded);
+    const choice = { excluded, crossHoles: this.#crossHoles };
+    const path = planAdvance(segment, seq, target, choice);
     if (!("stop" in path)) return this.#advance(own, lineage, path);
     const gone = `${seqRangeText({ min: path.stop, max: path.stop })} cannot be had by itself any more`;
     try {
@@ -165,7 +174,7 @@ export class ReplicaSource {
       return this.#advance(own, lineage, plan.steps, { snapshot: plan.snapshot, reason: gone });
     } catch (error) {
       // What leads up to the hole is sound, and the replica may have it.
-      const sound = path.stop > seq + 1n ? planAdvance(segment, seq, path.stop - 1n, excluded) : path;
+      const sound = path.stop > seq + 1n ? planAdvance(segment, seq, path.stop - 1n, choice) : path;
       if (!("stop" in sound)) return this.#advance(own, lineage, sound, { isPartial: true });
       throw this.#cause ?? error;
     }

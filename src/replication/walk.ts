@@ -69,6 +69,8 @@ export interface WalkOptions {
 export class ChangesetWalk {
   /** The object to leave out of the next plan when {@linkcode ChangesetWalk.run} has thrown an integrity error. */
   blame: PoolObject | null = null;
+  /** True when it was the image at a hole that the changeset after it does not continue. */
+  failedAtHole = false;
   /** Requests sent. */
   requests = 0;
   readonly #options: WalkOptions;
@@ -81,6 +83,7 @@ export class ChangesetWalk {
   #createdMs = 0;
   #changesets = 0;
   #previous: PoolObject | null = null;
+  #isAfterHole = false;
 
   constructor(options: WalkOptions, sink: ChangesetSink) {
     this.#options = options;
@@ -105,10 +108,13 @@ export class ChangesetWalk {
     const fetch = new OrderedFetch({ store, objects: objects(), parallel, signal, onBytes });
     try {
       for (const step of steps) {
-        if (step.kind === "hole") this.#chain = checksumOfDigest(this.#sink.imageDigest());
-        else {
+        if (step.kind === "hole") {
+          this.#chain = checksumOfDigest(this.#sink.imageDigest());
+          this.#isAfterHole = true;
+        } else {
           this.blame = step;
           await this.#object(step, fetch);
+          this.#isAfterHole = false;
           this.#previous = step;
         }
       }
@@ -156,6 +162,7 @@ export class ChangesetWalk {
     if (object.kind !== "snapshot") {
       if (header.prevChecksum !== this.#chain) {
         // Right after a snapshot, or after a merged range, the doubt falls on them: others may lead to the same place.
+        this.failedAtHole = this.#isAfterHole;
         const previous = this.#previous;
         if (previous !== null && previous.kind !== "delta") this.blame = previous;
         const [expected, actual] = [this.#chain, header.prevChecksum].map(checksumHex);

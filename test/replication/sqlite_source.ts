@@ -13,7 +13,7 @@ export class SqliteSource {
   constructor(store: MemoryStore, path: string, pageSize: number = 4096, options: { lineage?: string | null } = {}) {
     this.writer = new BucketWriter({ store, pageSize, lineage: options.lineage }) as typeof this.writer;
     // Before the connection and closed after it: closing a descriptor drops the locks of SQLite.
-    this.#file = openSync(path, "w+");
+    this.#file = openSync(path, "a+");
     this.database = new DatabaseSync(path);
     this.database.exec(`PRAGMA page_size = ${pageSize}; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF`);
   }
