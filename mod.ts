@@ -47,6 +47,7 @@ export * from "./src/replication/listing.ts";
 export type { Point, SeqRange } from "./src/replication/plan.ts";
 export { parsePointInTime } from "./src/replication/point_in_time.ts";
 export * from "./src/replication/restore.ts";
+export { follow, type FollowEvent, type FollowOptions, type FollowResult } from "./src/replication/follower.ts";
 export * from "./src/replication/verify.ts";
 export {
   watch,

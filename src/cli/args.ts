@@ -81,6 +81,19 @@ export function secondsAsMs(minMs: number): (value: string, flag: string) => num
   };
 }
 
+const durationUnits: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+/** A duration with its unit (`500ms`, `5s`, `2m`, `1h`; seconds without one) of at least `minMs`, in milliseconds. */
+export function duration(minMs: number): (value: string, flag: string) => number {
+  return (value, flag) => {
+    const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(value);
+    const ms = match === null ? NaN : Math.round(Number(match[1]) * durationUnits[match[2] ?? "s"]);
+    // A month, as for secondsAsMs.
+    if (ms >= minMs && ms <= 2_678_400_000) return ms;
+    return refuse(flag, value, `a time such as 500ms, 5s, 2m or 1h, at least ${minMs}ms`);
+  };
+}
+
 const byteUnits: Readonly<Record<string, number>> = {
   "": 1,
   B: 1,

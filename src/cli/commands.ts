@@ -1,5 +1,5 @@
 /** Every command: its arguments, options and help. The module that does the work is loaded only when it is called. */
-import { oneOf, sequenceNumber, text, truth, wholeNumber } from "./args.ts";
+import { duration, oneOf, sequenceNumber, text, truth, wholeNumber } from "./args.ts";
 import type { CommandModule } from "./context.ts";
 import type { ArgumentSpec, CommandSpec, OptionSpec, ProgramSpec } from "./parser.ts";
 import { captureMode, flagOf, machineSettings, sharedOptions, stateDirectory, syncSettings } from "./settings.ts";
@@ -76,6 +76,35 @@ export const commands: readonly CommandEntry[] = [
     epilogue: "Examples:\n  walrust restore app -o restored.db -b s3://my-bucket/backups\n" +
       "  walrust restore app -o then.db -b s3://my-bucket/backups --point-in-time 2026-01-15T10:30:00Z",
     load: () => import("./command_restore.ts"),
+  },
+  {
+    name: "replicate",
+    summary: "keep a local copy that any program may read up to date until stopped",
+    arguments: [{
+      name: "<source>",
+      description: "s3://bucket/prefix/name, bucket/prefix/name or file:///directory/name",
+    }],
+    options: [
+      { flags: "--local <file>", description: "the copy: made when it is absent, else gone on with", parse: text },
+      {
+        flags: "--interval <time>",
+        description: "time between two looks at the bucket: 500ms, 5s, 2m, 1h",
+        parse: duration(10),
+        fallback: 5000,
+        fallbackText: "5s",
+      },
+      {
+        flags: "--follow-lineage",
+        description: "go on where a new lineage replaces the followed one, instead of stopping",
+      },
+      { flags: "--rebootstrap", description: "make the copy anew, and move aside what is there" },
+      { flags: "--once", description: "catch up and end" },
+    ],
+    epilogue:
+      "Readers open the file as any SQLite database, read-write so that they can roll back an update that was\n" +
+      "killed; writes to it are refused while this runs, and found out afterwards.\n\n" +
+      "Example:\n  walrust replicate s3://my-bucket/backups/app --local replica.db",
+    load: () => import("./command_replicate.ts"),
   },
   {
     name: "list",

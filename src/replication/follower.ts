@@ -3,12 +3,12 @@
  * there, every byte verified before it counts; readers see commit after commit without reopening.
  */
 import { ConfigError, DatabaseError, IntegrityError, NotFoundError, RestoreError, StorageError } from "../errors.ts";
-import type { Log } from "../runtime/types.ts";
+import type { Log, Runtime } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { sidecarSuffixes } from "./apply.ts";
 import { absolutePath, directoryOf } from "./paths.ts";
 import { bootstrapReplica, removeBootstrap } from "./replica_bootstrap.ts";
-import { changed, type PreparedUpdate, ReplicaFile, type ReplicaRuntime } from "./replica_file.ts";
+import { changed, type PreparedUpdate, ReplicaFile } from "./replica_file.ts";
 import { preparedJournalPath } from "./replica_journal.ts";
 import { lockReplica } from "./replica_lock.ts";
 import { type Advance, ReplicaSource } from "./replica_source.ts";
@@ -64,7 +64,7 @@ export interface FollowOptions {
   /** Path of the replica. */
   localPath: string;
   /** The machine; its SQLite is needed. */
-  runtime: ReplicaRuntime;
+  runtime: Pick<Runtime, "files" | "sha256" | "sqlite" | "random" | "clock">;
   /** Time between two looks at the bucket, milliseconds; 5000 unless said otherwise. */
   intervalMs?: number;
   /** Go on in the lineage that replaces the followed one, instead of stopping. */
@@ -212,8 +212,8 @@ class Follower {
     if (this.#rebootstraps || files.stat(localPath) === null) return null;
     const state = readReplicaState(files, localPath);
     if (state === null || state === "damaged") {
-      const why = state === null ? "has no" : "has a damaged";
-      throw new DatabaseError("not_a_replica", `${localPath} ${why} ${replicaStatePath(localPath)}`, {
+      const why = state === null ? "there is no" : "damaged is";
+      throw new DatabaseError("not_a_replica", `${localPath} is no replica: ${why} ${replicaStatePath(localPath)}`, {
         hint: "choose another file; --rebootstrap makes a replica there and keeps what is there now aside",
         data: { path: localPath },
       });

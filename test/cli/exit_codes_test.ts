@@ -139,6 +139,55 @@ const cases: Case[] = [
   { name: "list, no server", words: ["list", ...noServer], code: exitCodes.storage, stderr: /127\.0\.0\.1:9[^]*hint:/ },
   { name: "list, bad bucket", words: ["list", "-b", "ftp://x"], code: exitCodes.config, stderr: /hint:/ },
 
+  {
+    name: "replicate --once",
+    words: ["replicate", `${good}/app`, "--local", join(folder, "replica.db"), "--once"],
+    code: 0,
+    stdout: /^Replicating file:.*\/backups\/app → .*replica\.db, once\nBootstrapped from snapshot: \d+ pages, seq 20\n/,
+  },
+  {
+    name: "replicate over a file that is none of its own",
+    words: ["replicate", `${good}/app`, "--local", existing, "--once"],
+    code: exitCodes.database,
+    stderr: /existing\.db is no replica[^]*hint: .*--rebootstrap/,
+  },
+  {
+    name: "replicate of nothing",
+    words: ["replicate", `file://${empty}/app`, "--local", join(folder, "none.db"), "--once"],
+    code: exitCodes.restore,
+    stderr: /nothing is stored[^]*hint:/,
+  },
+  {
+    name: "replicate without a name",
+    words: ["replicate", "s3://bucket", "--local", join(folder, "none.db")],
+    code: exitCodes.config,
+    stderr: /names no database[^]*hint: write s3:/,
+  },
+  {
+    name: "replicate without --local",
+    words: ["replicate", `${good}/app`],
+    code: exitCodes.config,
+    stderr: /hint: add --local/,
+  },
+  {
+    name: "replicate with -b",
+    words: ["replicate", "app", "-b", good, "--local", join(folder, "none.db")],
+    code: exitCodes.config,
+    stderr: /hint: leave out -b/,
+  },
+  {
+    name: "replicate, bad interval [S89]",
+    words: ["replicate", `${good}/app`, "--local", join(folder, "none.db"), "--interval", "0"],
+    code: exitCodes.config,
+    stderr: /--interval.*500ms[^]*hint:/,
+  },
+  {
+    name: "replicate --once, no server",
+    words: ["replicate", "s3://bucket/app", ...noServer.slice(2), "--local", join(folder, "none.db"), "--once"],
+    code: exitCodes.storage,
+    stderr: /127\.0\.0\.1:9[^]*hint:/,
+  },
+
   { name: "restore", words: ["restore", "app", "-b", good, ...restoreTo("ok.db")], code: 0, stdout: /✓ seq 20/ },
   {
     name: "restore by file name",

@@ -88,6 +88,9 @@ class Connections {
 function objectOf(path: string): string {
   const kinds: [RegExp, string][] = [
     [/-wal$/, "wal"],
+    [/-replica-journal$/, "replica.journal"],
+    [/-replica-state(\.tmp)?$/, "replica.state"],
+    [/-journal$/, "rollback"],
     [/\/pages\.idx$/, "index"],
     [/\/journal\.tmp$/, "journal.tmp"],
     [/\/journal$/, "journal"],

@@ -410,7 +410,7 @@ test("follow: files that are no replica, other sources, a second walrust and a r
     writeFileSync(`${folder}/fourth.db-journal`, "stale");
     assert.equal((await refusal(catchUp({ ...scene, local: `${folder}/fourth.db` }))).code, "output_exists");
     writeFileSync(`${other.local}-replica-state`, "{}");
-    assert.match((await refusal(catchUp(other))).message, /has a damaged .*-replica-state/);
+    assert.match((await refusal(catchUp(other))).message, /is no replica: damaged is .*-replica-state/);
     assert.equal((await refusal(catchUp(other, { runtime: { ...runtime, sqlite: null } }))).code, "no_sqlite");
 
     const stop = new AbortController();
