@@ -2,15 +2,16 @@
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import type { MemoryStore } from "../../src/storage/memory.ts";
+import type { ObjectStore } from "../../src/storage/object_store.ts";
 import { BucketWriter } from "./bucket_writer.ts";
 
 /** See the file's head; `path` is where its database is made. */
-export class SqliteSource {
-  readonly writer: BucketWriter & { store: MemoryStore };
+export class SqliteSource<Store extends ObjectStore = MemoryStore> {
+  readonly writer: BucketWriter & { store: Store };
   readonly database: DatabaseSync;
   readonly #file: number;
 
-  constructor(store: MemoryStore, path: string, pageSize: number = 4096, options: { lineage?: string | null } = {}) {
+  constructor(store: Store, path: string, pageSize: number = 4096, options: { lineage?: string | null } = {}) {
     this.writer = new BucketWriter({ store, pageSize, lineage: options.lineage }) as typeof this.writer;
     // Before the connection and closed after it: closing a descriptor drops the locks of SQLite.
     this.#file = openSync(path, "a+");
