@@ -25,11 +25,14 @@ const log = inReplication("wal_log");
 const observe = inReplication("observe_capture");
 const pin = inReplication("pin_capture");
 const publisher = inReplication("publisher");
+const replicaFile = inReplication("replica_file");
+const replicaJournal = inReplication("replica_journal");
 const resume = inReplication("resume");
 const rollover = inReplication("rollover");
 const sealed = inReplication("sealed");
 const snapshot = inReplication("snapshot");
 const spool = inReplication("spool");
+const staged = inReplication("staged_pages");
 const stream = inReplication("stream");
 const walk = inReplication("walk");
 const objectReader = inReplication("object_reader");
@@ -261,5 +264,43 @@ export const mutations: readonly Mutation[] = [
     "a stop trusts the stat of an idle database",
     "!this.#wake(looks === 0)) break;",
     "!this.#wake()) break;",
+  ),
+  replicaFile("replica: a shrink journals nothing", "    this.#keep(journal, staged.pageCount + 1);\n", ""),
+  replicaFile(
+    "replica: the lock-byte page is journaled",
+    "        if (pgno !== lockPage) journal.add(",
+    "        journal.add(",
+  ),
+  replicaFile(
+    "replica: nobody looks whether another wrote between two locks",
+    "      this.#assertUnchanged();\n      this.#write",
+    "      this.#write",
+  ),
+  replicaFile("replica: the journal goes before the pages are on disk", "      this.#file.sync();\n", ""),
+  replicaFile(
+    "replica: the journal's name is not forced before pages are written",
+    "      files.rename(journal.path, hotPath);\n      files.syncDirectory(directory);\n",
+    "      files.rename(journal.path, hotPath);\n",
+  ),
+  replicaFile(
+    "replica: an update is told of before its journal is gone for good",
+    "      files.remove(hotPath);\n      files.syncDirectory(directory);\n",
+    "      files.remove(hotPath);\n",
+  ),
+  replicaFile(
+    "replica: readers are told of no change",
+    "    const counter = (old.counter + 1) >>> 0;\n",
+    "    const { counter } = old;\n",
+  ),
+  replicaFile(
+    "replica: writers are not held off between two updates",
+    "    this.#connection.rollback();\n    const heldMs = clock.monotonic() - beganMs;\n    this.#pin();\n",
+    "    this.#connection.rollback();\n    const heldMs = clock.monotonic() - beganMs;\n",
+  ),
+  replicaJournal("replica: the journal is not forced before it counts", "      this.#file!.sync();\n", ""),
+  staged(
+    "replica: what a shrink cut off comes back with a growth",
+    "    this.#baseCount = Math.min(this.#baseCount, this.pageCount);\n",
+    "",
   ),
 ];
