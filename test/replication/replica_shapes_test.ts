@@ -10,7 +10,7 @@ import { lockBytePage } from "../../src/format/sqlite_header.ts";
 import { PageSet } from "../../src/replication/page_set.ts";
 import { ReplicaFile } from "../../src/replication/replica_file.ts";
 import type { ReplicaPoint, ReplicaState } from "../../src/replication/replica_state.ts";
-import type { StagedPages } from "../../src/replication/staged_pages.ts";
+import { StagedPages } from "../../src/replication/staged_pages.ts";
 import type { PoolObject } from "../../src/replication/inventory.ts";
 import { checkProperty } from "../support/property.ts";
 import { extendDatabase } from "../support/sparse.ts";
@@ -121,6 +121,41 @@ for (
     if (to > lockPage) assert.ok(bytesAt(path, (lockPage - 1) * pageSize, pageSize).every((byte) => byte === 0));
   });
 }
+
+test("StagedPages: what a shrink cuts off comes back as zeros, as a restore has it; the digest is that image's", () => {
+  const size = 512;
+  const before = new Uint8Array(10 * size).fill(7);
+  const base = {
+    ...{ pageSize: size, pageCount: 10 },
+    readAsSource: (first: number, into: Uint8Array) =>
+      into.set(before.subarray((first - 1) * size).subarray(0, into.length)),
+  };
+  const { files, sha256 } = runtime;
+  const staged = new StagedPages({ files, sha256, path: join(directory, "staged"), base });
+  const object: PoolObject = { kind: "delta", lineage: null, level: 0, min: 2n, max: 2n, size: 1, lastModifiedMs: 0 };
+  const end = (pageCount: number): void => {
+    const header = { version: 1, flags: 1, pageSize: size, seq: 2n, prevChecksum: 0n, createdMs: 0 } as const;
+    staged.end({ object, pageCount, chain: 0n, header: { ...header, pageCount: 1, declaredEnd: null } });
+  };
+  staged.pages(8, new Uint8Array(size).fill(8), size);
+  staged.pages(3, new Uint8Array(size).fill(3), size);
+  end(4);
+  staged.pages(6, new Uint8Array(size).fill(6), size);
+  end(8);
+  const expected = new Uint8Array(8 * size);
+  for (const [page, fill] of [[1, 7], [2, 7], [3, 3], [4, 7], [6, 6]]) {
+    expected.fill(fill, (page - 1) * size, page * size);
+  }
+  assert.deepEqual([...staged.imageDigest()], [...createHash("sha256").update(expected).digest()]);
+  staged.fillCutPages(10 * size);
+  assert.deepEqual([...staged.pgnos.pages()], [3, 5, 6, 7, 8]);
+  const page = new Uint8Array(size);
+  for (const [pgno, fill] of [[3, 3], [5, 0], [6, 6], [7, 0], [8, 0]]) {
+    staged.read(pgno, page);
+    assert.ok(page.every((byte) => byte === fill), `page ${pgno}`);
+  }
+  staged.discard();
+});
 
 test("PageSet: is the set that it says, whatever is added, left out and cut", () => {
   const pgno = fc.oneof(
