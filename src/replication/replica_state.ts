@@ -3,6 +3,7 @@
  * newest update, and is durable before that update touches the database: whichever step a crash hits, the database is
  * at one of the two, and its page 1 says at which.
  */
+import { isPageSize } from "../format/bytes.ts";
 import type { Files } from "../runtime/types.ts";
 import { readSmallFile, textOf, u64Of, wholeOf, writeFileAtomically } from "./journal.ts";
 import { directoryOf, nameOf } from "./paths.ts";
@@ -73,12 +74,14 @@ export function readReplicaState(files: Files, localPath: string): ReplicaState 
 }
 
 function pointOf(fields: Record<string, unknown>): ReplicaPoint {
+  const pageSize = wholeOf(fields.pageSize);
+  if (!isPageSize(pageSize)) throw new TypeError("no page size");
   return {
     lineage: fields.lineage === null ? null : textOf(fields.lineage),
     seq: u64Of(fields.seq),
     chain: u64Of(fields.chain),
     createdMs: wholeOf(fields.createdMs),
-    pageSize: wholeOf(fields.pageSize),
+    pageSize,
     pageCount: wholeOf(fields.pageCount),
     counter: wholeOf(fields.counter),
     firstPageSha256: hexOfLength(fields.firstPageSha256, 64),

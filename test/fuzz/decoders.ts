@@ -10,7 +10,7 @@ import {
 import type { Decoder } from "./fuzz.ts";
 import { sqliteHeaderDecoder, walDecoder } from "./log_decoders.ts";
 import { deleteDecoder, errorDecoder, listDecoder, multipartDecoder, xmlDecoder } from "./s3_decoders.ts";
-import { journalDecoder, pageIndexDecoder, snapshotAnswerDecoder } from "./state_decoders.ts";
+import { journalDecoder, pageIndexDecoder, replicaStateDecoder, snapshotAnswerDecoder } from "./state_decoders.ts";
 
 export const decoders: readonly Decoder[] = [
   changesetDecoder,
@@ -28,6 +28,7 @@ export const decoders: readonly Decoder[] = [
   errorDecoder,
   multipartDecoder,
   journalDecoder,
+  replicaStateDecoder,
   pageIndexDecoder,
   snapshotAnswerDecoder,
 ];

@@ -1,6 +1,12 @@
 /** What lies in the state directory: journal, page index, and what another process answers. */
 import { type Journal, readJournal, writeJournal } from "../../src/replication/journal.ts";
 import { PageIndex } from "../../src/replication/page_index.ts";
+import {
+  readReplicaState,
+  type ReplicaPoint,
+  type ReplicaState,
+  writeReplicaState,
+} from "../../src/replication/replica_state.ts";
 import { decodeAnswer } from "../../src/daemon/snapshot_request.ts";
 import { sha256 } from "../support/vectors.ts";
 import { jsonVocabulary, shown } from "./document_decoders.ts";
@@ -83,6 +89,55 @@ export const journalDecoder: Decoder = {
     const { files } = fileOf(new Uint8Array(0));
     writeJournal(files, "/state", read, sha256);
     law(shown(readJournal(files, "/state", sha256)) === shown(read), "written and read again the same");
+    return null;
+  },
+};
+
+const point: ReplicaPoint = {
+  lineage,
+  seq: 0xfedcba9876543210n,
+  chain: 0xffffffffffffffffn,
+  createdMs: 1_768_000_000_123,
+  pageSize: 4096,
+  pageCount: 7,
+  counter: 0xffffffff,
+  firstPageSha256: "5".repeat(64),
+  sourceHeader: "ab".repeat(100),
+};
+
+/** The document of a replica, as it is written. */
+function documentOf(of: ReplicaState): string {
+  const { files, content } = fileOf(new Uint8Array(0));
+  writeReplicaState(files, "/state/replica.db", of);
+  return new TextDecoder().decode(content());
+}
+
+const replicaStates = [
+  { source: "s3://bucket/app/", before: point, after: { ...point, seq: 1n } },
+  { source: "5n", before: { ...point, lineage: null }, after: point },
+].map(documentOf).map(jsonPieces);
+
+function checkPoint({ lineage, seq, chain, ...rest }: ReplicaPoint): void {
+  law([seq, chain].every((value) => typeof value === "bigint" && value >= 0n && value < 2n ** 64n), "64-bit numbers");
+  const numbers = [rest.createdMs, rest.pageSize, rest.pageCount, rest.counter];
+  law(numbers.every((value) => Number.isSafeInteger(value) && value >= 0), "whole numbers");
+  law([512, 1024, 2048, 4096, 8192, 16384, 32768, 65536].includes(rest.pageSize), "a page size");
+  law(lineage === null || typeof lineage === "string", "the lineage");
+  law(/^[0-9a-f]{64}$/.test(rest.firstPageSha256) && /^[0-9a-f]{200}$/.test(rest.sourceHeader), "hexadecimal digits");
+}
+
+/** The document of a replica; whatever is read is complete, and written and read again the same. */
+export const replicaStateDecoder: Decoder = {
+  name: "replica-state",
+  generate: (mutator) => mutator.utf8(mutator.random.pick(replicaStates), replicaStates, journalVocabulary),
+  decode(input) {
+    const read = readReplicaState(fileOf(input).files, "/state/replica.db");
+    if (read === null || read === "damaged") return "lost";
+    law(typeof read.source === "string", "the source");
+    checkPoint(read.before);
+    checkPoint(read.after);
+    const again = readReplicaState(fileOf(encoder.encode(documentOf(read))).files, "/state/replica.db");
+    law(shown(again) === shown(read), "written and read again the same");
     return null;
   },
 };

@@ -176,3 +176,23 @@ test("Sqlite.open: what is no database, and what is not there, is a DatabaseErro
   const missing = `${directory}/missing.db`;
   assert.throws(() => sqlite.open(missing, { readOnly: true }).journalMode(), named("sqlite_cantopen", 14, missing));
 });
+
+test("SqliteConnection.beginExclusive: keeps readers out, and is false while one reads", () => {
+  const path = `${directory}/exclusive.db`;
+  const reader = new DatabaseSync(path, { timeout: 0 });
+  reader.exec("CREATE TABLE t (x); BEGIN; SELECT * FROM t");
+  const count = reader.prepare("SELECT count(*) AS n FROM t");
+  count.get();
+  const connection = sqlite.open(path, { readOnly: false, busyTimeoutMs: 10 });
+  connection.beginRead();
+  connection.rollback();
+  assert.equal(connection.beginExclusive(), false);
+  count.get();
+  reader.exec("COMMIT");
+  assert.equal(connection.beginExclusive(), true);
+  assert.throws(() => count.get(), /locked/);
+  connection.rollback();
+  assert.deepEqual({ ...count.get() }, { n: 0 });
+  connection.close();
+  reader.close();
+});
