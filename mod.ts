@@ -47,7 +47,8 @@ export * from "./src/replication/listing.ts";
 export type { Point, SeqRange } from "./src/replication/plan.ts";
 export { parsePointInTime } from "./src/replication/point_in_time.ts";
 export * from "./src/replication/restore.ts";
-export { follow, type FollowEvent, type FollowOptions, type FollowResult } from "./src/replication/follower.ts";
+export { follow } from "./src/replication/follower.ts";
+export type { FollowEvent, FollowOptions, FollowResult } from "./src/replication/follow_options.ts";
 export * from "./src/replication/verify.ts";
 export {
   watch,

@@ -1,7 +1,8 @@
 /** `walrust replicate`: flags → the follower, its events → lines. */
 import { ConfigError } from "../errors.ts";
 import { printable } from "../format/keys.ts";
-import { follow, type FollowEvent } from "../replication/follower.ts";
+import { follow } from "../replication/follower.ts";
+import type { FollowEvent } from "../replication/follow_options.ts";
 import type { CommandCall, CommandContext } from "./context.ts";
 import { findRoot, openDestination } from "./destination.ts";
 import { count, formatDuration, formatLocalTime, messageOf, type Output } from "./output.ts";

@@ -3,9 +3,8 @@
  * there, every byte verified before it counts; readers see commit after commit without reopening.
  */
 import { ConfigError, DatabaseError, IntegrityError, NotFoundError, RestoreError, StorageError } from "../errors.ts";
-import type { Log, Runtime } from "../runtime/types.ts";
-import type { ObjectStore } from "../storage/object_store.ts";
 import { sidecarSuffixes } from "./apply.ts";
+import type { FollowEvent, FollowOptions, FollowResult } from "./follow_options.ts";
 import { absolutePath, directoryOf } from "./paths.ts";
 import { bootstrapReplica, removeBootstrap } from "./replica_bootstrap.ts";
 import { changed, type PreparedUpdate, ReplicaFile } from "./replica_file.ts";
@@ -13,87 +12,8 @@ import { preparedJournalPath } from "./replica_journal.ts";
 import { lockReplica } from "./replica_lock.ts";
 import { type Advance, ReplicaSource } from "./replica_source.ts";
 import { readReplicaState, type ReplicaPoint, replicaStatePath } from "./replica_state.ts";
-import type { RestoreProgress } from "./restore.ts";
 import type { StagedPages } from "./staged_pages.ts";
 import { ChangesetWalk, type WalkPlan } from "./walk.ts";
-
-/** What happens to a replica. */
-export type FollowEvent =
-  /** An existing replica is gone on with. */
-  | { kind: "resumed"; source: string; lineage: string | null; seq: bigint }
-  /** It was made; `undo` is a shell command line that brings back what stood there, null when nothing did. */
-  | {
-    kind: "bootstrapped";
-    source: string;
-    lineage: string | null;
-    snapshotSeq: bigint;
-    seq: bigint;
-    pages: number;
-    bytes: number;
-    undo: string | null;
-  }
-  /**
-   * An update has happened. `changesets` counts those with pages, `bytes` what was fetched; `lagMs` is how long ago the
-   * source published the newest of it, by both clocks; readers were kept out for `heldMs`.
-   */
-  | {
-    kind: "applied";
-    changesets: number;
-    pages: number;
-    bytes: number;
-    lineage: string | null;
-    seq: bigint;
-    createdMs: number;
-    lagMs: number;
-    heldMs: number;
-  }
-  /** The replica's own image was left for a snapshot's, in the same update: `reason` says why. */
-  | { kind: "bridged"; reason: string; from: bigint; lineage: string | null; snapshotSeq: bigint; seq: bigint }
-  /** Readers do not let an update in; it is tried again. */
-  | { kind: "readers_busy"; waitedMs: number; retryMs: number }
-  | { kind: "poll_failed"; error: unknown; retryMs: number }
-  | { kind: "warning"; message: string }
-  | { kind: "stopped"; seq: bigint | null };
-
-/** Options of {@linkcode follow}. */
-export interface FollowOptions {
-  /** Bucket to follow. */
-  store: ObjectStore;
-  /** `${prefix}${name}/` */
-  root: string;
-  /** Path of the replica. */
-  localPath: string;
-  /** The machine; its SQLite is needed. */
-  runtime: Pick<Runtime, "files" | "sha256" | "sqlite" | "random" | "clock">;
-  /** Time between two looks at the bucket, milliseconds; 5000 unless said otherwise. */
-  intervalMs?: number;
-  /** Go on in the lineage that replaces the followed one, instead of stopping. */
-  followLineage?: boolean;
-  /** Make the replica anew whatever stands there, which is moved aside. */
-  rebootstrap?: boolean;
-  /** Return when everything that the bucket held at the first look is applied. */
-  once?: boolean;
-  /** Requests at once; 8 unless said otherwise. */
-  parallel?: number;
-  /** True where no other code of this process opens the replica. */
-  ownProcess?: boolean;
-  /** Stops after the update under way. */
-  signal?: AbortSignal;
-  /** Told of everything that happens. */
-  onEvent?: (event: FollowEvent) => void;
-  /** Told of the bytes of the first restore. */
-  onProgress?: (progress: RestoreProgress) => void;
-  /** Told of details. */
-  log?: Log;
-}
-
-/** Where the replica stands at the end. */
-export interface FollowResult {
-  /** Null is the layout without lineages. */
-  readonly lineage: string | null;
-  /** Newest seq applied; null when there is no replica yet. */
-  readonly seq: bigint | null;
-}
 
 const intervalDefaultMs = 5000;
 const parallelDefault = 8;
@@ -200,6 +120,7 @@ class Follower {
   /** One look at the bucket and all that follows from it; true when more is known to lie ahead. */
   async #step(): Promise<boolean> {
     this.#replica ??= this.#resume() ?? await this.#bootstrap();
+    this.#replica.hold();
     const advance = await this.#source.next(this.#replica.point);
     this.#hasAnswered = true;
     return advance !== null && await this.#follow(this.#replica, advance);
@@ -334,7 +255,9 @@ class Follower {
         const heldMs = replica.commit(update);
         if (heldMs !== null) return heldMs;
         const retryMs = this.#backoff(tries, busyRetryMaxMs);
-        this.#emit({ kind: "readers_busy", waitedMs: runtime.clock.monotonic() - beganMs, retryMs });
+        // More and more rarely: a report may read for hours.
+        const isDue = (tries & (tries - 1)) === 0;
+        if (isDue) this.#emit({ kind: "readers_busy", waitedMs: runtime.clock.monotonic() - beganMs, retryMs });
         await runtime.clock.sleep(retryMs, signal);
       }
     } finally {

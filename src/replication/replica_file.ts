@@ -64,6 +64,7 @@ export class ReplicaFile implements StageBase {
   readonly #connection: SqliteConnection;
   #point: ReplicaPoint;
   #documented: ReplicaPoint;
+  #isPinned = true;
   readonly #run: Uint8Array = new Uint8Array(runSize);
 
   /**
@@ -162,7 +163,7 @@ export class ReplicaFile implements StageBase {
       return 0;
     }
     const beganMs = clock.monotonic();
-    this.#connection.rollback();
+    this.#unpin();
     if (!this.#connection.beginExclusive()) {
       this.#pin();
       return null;
@@ -182,13 +183,18 @@ export class ReplicaFile implements StageBase {
     return heldMs;
   }
 
+  /** Holds writers off where somebody's lock stood in the way before; throws `DatabaseError` when they wrote meanwhile. */
+  hold(): void {
+    if (!this.#isPinned) this.#pin();
+  }
+
   /** Lets everybody write again; nothing happens the second time. */
   close(): void {
     this.#connection.close();
     this.#file.close();
   }
 
-  /** Holds writers off again and throws `DatabaseError` when one came between; a reader's moment is waited for later. */
+  /** Begins the read transaction that holds writers off; where somebody's lock stands in the way, `hold` does it later. */
   #pin(): void {
     try {
       this.#connection.beginRead();
@@ -196,7 +202,13 @@ export class ReplicaFile implements StageBase {
       if (error instanceof DatabaseError && error.code === "sqlite_busy") return;
       throw error;
     }
+    this.#isPinned = true;
     this.#assertUnchanged();
+  }
+
+  #unpin(): void {
+    this.#isPinned = false;
+    this.#connection.rollback();
   }
 
   /** SQLite takes back what was done so far, as it would for any other reader; where it cannot, the next one will. */

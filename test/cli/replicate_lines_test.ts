@@ -3,7 +3,7 @@ import test from "node:test";
 import { printEvent } from "../../src/cli/command_replicate.ts";
 import { Output } from "../../src/cli/output.ts";
 import { StorageError } from "../../src/errors.ts";
-import type { FollowEvent } from "../../src/replication/follower.ts";
+import type { FollowEvent } from "../../src/replication/follow_options.ts";
 
 function printed(
   event: FollowEvent,

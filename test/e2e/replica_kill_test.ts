@@ -16,7 +16,7 @@ const skip = need("python3") || need("sqlite3");
 const script = fileURLToPath(new URL("killable.ts", import.meta.url));
 const compiled = { NODE_COMPILE_CACHE: temporaryDirectory("compiled") };
 /** In the gate; `WALRUST_REPLICA_KILLS=100` does more. */
-const kills = Number(process.env.WALRUST_REPLICA_KILLS ?? 8);
+const kills = Number(process.env.WALRUST_REPLICA_KILLS ?? 6);
 
 /** Where an update can be hit; the last page write is amid the pages, since an update here has several runs of them. */
 const moments: readonly string[][] = [

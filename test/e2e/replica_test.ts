@@ -10,7 +10,7 @@ import { inScene } from "./watch_process.ts";
 
 const skip = need("python3") || need("sqlite3");
 /** In the gate; `WALRUST_REPLICA_UPDATES=500` does more. */
-const updates = Number(process.env.WALRUST_REPLICA_UPDATES ?? 110);
+const updates = Number(process.env.WALRUST_REPLICA_UPDATES ?? 80);
 
 /** The newest seq that a replica has told of. */
 function lastSeq(stdout: string): bigint {

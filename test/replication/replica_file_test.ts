@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { DatabaseError, WalrustError } from "../../src/errors.ts";
-import type { FollowEvent, FollowOptions } from "../../src/replication/follower.ts";
+import type { FollowEvent, FollowOptions } from "../../src/replication/follow_options.ts";
+import type { Clock } from "../../src/runtime/types.ts";
 import { Died, MortalRuntime } from "./mortal_runtime.ts";
 import { ask, assertAt, catchUp, of, type ReplicaScene, runtime, seqOf, withSource } from "./replica_scene.ts";
 import { booking, ledgerSchema, ledgerSum } from "./sqlite_source.ts";
@@ -267,6 +268,46 @@ test("[S104] ReplicaFile: a writer that comes between two locks is found before 
     assert.equal(error.code, "replica_changed");
     assert.deepEqual(ask(local, "SELECT max(id) AS id FROM credit"), { id: 99 }, "the writer's row is there");
     assert.deepEqual(ask(local, "PRAGMA integrity_check"), { integrity_check: "ok" });
+  }));
+
+test("[S104] ReplicaFile: where a lock stands in the way after an update, writers are held off as soon as it is gone", () =>
+  withSource(async (scene) => {
+    const { source, local } = scene;
+    await source.begin(ledgerSchema);
+    await catchUp(scene);
+    await source.commit(booking(1));
+    const sqlite = runtime.sqlite!;
+    const writer = new DatabaseSync(local, { timeout: 0 });
+    const stop = new AbortController();
+    const open: typeof sqlite.open = (path, options) => {
+      const connection = sqlite.open(path, options);
+      const rollback = connection.rollback.bind(connection);
+      let isExclusive = false;
+      const begin = connection.beginExclusive.bind(connection);
+      connection.beginExclusive = () => isExclusive = begin();
+      connection.rollback = () => {
+        rollback();
+        // Another's exclusive lock, which writes nothing, in the moment between two of ours.
+        if (isExclusive) writer.exec("BEGIN EXCLUSIVE");
+        isExclusive = false;
+      };
+      return connection;
+    };
+    let looks = 0;
+    const clock: Clock = {
+      ...runtime.clock,
+      async sleep(_ms, signal) {
+        if (++looks === 1) writer.exec("ROLLBACK");
+        else assert.throws(() => writer.exec("INSERT INTO credit VALUES (99, 99)"), /locked/);
+        if (looks === 3) stop.abort();
+        await runtime.clock.sleep(0, signal);
+      },
+    };
+    const machine = { ...runtime, clock, sqlite: { ...sqlite, open } };
+    await catchUp(scene, { once: false, runtime: machine, signal: stop.signal });
+    writer.close();
+    assert.equal(looks, 3);
+    assertAt(source.writer, local, 2n);
   }));
 
 test("[S123] ReplicaFile: a reader that may not write cannot heal a hot journal; the next run does", () =>

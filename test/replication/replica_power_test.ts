@@ -7,7 +7,7 @@ import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
-import type { FollowEvent } from "../../src/replication/follower.ts";
+import type { FollowEvent } from "../../src/replication/follow_options.ts";
 import type { Sqlite, SqliteConnection } from "../../src/runtime/types.ts";
 import { MemoryStore } from "../../src/storage/memory.ts";
 import { getBytes } from "../../src/storage/object_store.ts";
