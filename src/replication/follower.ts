@@ -40,18 +40,21 @@ const busyRetryMaxMs = 5000;
  */
 export async function follow(options: FollowOptions): Promise<FollowResult> {
   const { runtime, signal } = options;
+  const { files } = runtime;
   if (runtime.sqlite === null) {
     throw new DatabaseError("no_sqlite", "a replica needs the runtime's built-in SQLite, which this one has not", {
       hint: "use Node 22.13 or newer, Deno 2.2 or newer, or Bun 1.4 or newer; walrust restore works without it",
     });
   }
   signal?.throwIfAborted();
-  if (runtime.files.stat(directoryOf(options.localPath))?.type !== "directory") {
+  if (files.stat(directoryOf(options.localPath))?.type !== "directory") {
     throw new ConfigError("output_directory", `the directory ${directoryOf(options.localPath)} does not exist`, {
       hint: "Create it first.",
     });
   }
-  const localPath = absolutePath(runtime.files, options.localPath);
+  // SQLite looks for a journal beside the file itself, whatever link led there.
+  const isThere = files.stat(options.localPath) !== null;
+  const localPath = isThere ? files.realPath(options.localPath) : absolutePath(files, options.localPath);
   const lock = lockReplica(runtime, localPath);
   try {
     const follower = new Follower({ ...options, localPath });

@@ -1,6 +1,15 @@
 /** The update of a replica: killed at every step, beside readers and foreign writers. */
 import assert from "node:assert/strict";
-import { copyFileSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
@@ -308,6 +317,29 @@ test("[S104] ReplicaFile: where a lock stands in the way after an update, writer
     writer.close();
     assert.equal(looks, 3);
     assertAt(source.writer, local, 2n);
+  }));
+
+test("[S101] follow: behind a symbolic link the journal lies beside the file itself, where SQLite looks for it", () =>
+  withSource(async (scene) => {
+    const { source, local, folder } = scene;
+    await source.begin(ledgerSchema);
+    for (let n = 1; n <= 10; n++) await source.commit(booking(n, 3000));
+    await catchUp(scene);
+    mkdirSync(`${folder}/links`);
+    const link = `${folder}/links/other-name.db`;
+    symlinkSync(local, link);
+    const linked = { ...scene, local: link };
+    await source.commit("DELETE FROM debit WHERE id > 3; DELETE FROM credit WHERE id > 3; VACUUM");
+    const saved = save(scene);
+    const { names } = await followAndDie(linked, Infinity);
+    saved.restore();
+    await followAndDie(linked, names.lastIndexOf("remove replica.db-journal") + 1);
+    assert.deepEqual(readdirSync(`${folder}/links`), ["other-name.db"]);
+    assert.ok(existsSync(`${local}-journal`));
+    assert.deepEqual(ask(link, ledgerSum), { n: 0 });
+    assertAt(source.writer, local, 11n);
+    await catchUp(linked);
+    assertAt(source.writer, local, 12n);
   }));
 
 test("[S123] ReplicaFile: a reader that may not write cannot heal a hot journal; the next run does", () =>
