@@ -21,13 +21,6 @@ export function progressOf({ process, runtime, shared }: CommandContext): Progre
   return new TransferProgress({ clock: runtime.clock, write: (text) => process.stderr.write(text), isTerminal });
 }
 
-/** What a command shows of a transfer: on stderr, nothing with `--json` or `--quiet`. */
-export function progressOf({ process, runtime, shared }: CommandContext): Progress {
-  if (shared.json || shared.quiet) return silentProgress;
-  const { isTerminal } = process.stderr;
-  return new TransferProgress({ clock: runtime.clock, write: (text) => process.stderr.write(text), isTerminal });
-}
-
 /** Shows progress through `write`; at most ten times a second on a terminal, every five seconds elsewhere. */
 export class TransferProgress implements Progress {
   readonly #clock: Clock;

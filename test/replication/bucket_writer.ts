@@ -111,7 +111,7 @@ export class BucketWriter {
     for (let pgno = this.#pages.length + 1; pgno <= pageCount; pgno++) changed.set(pgno, this.#newPage());
     for (const pgno of pages) changed.set(pgno, this.#newPage());
     changed.set(1, this.#firstPage(pageCount));
-    return await this.#publish(changed, pageCount);
+    return await this.#publish(changed, pageCount, omitted);
   }
 
   /** The image that a first snapshot takes. */
@@ -137,7 +137,7 @@ export class BucketWriter {
     return pages;
   }
 
-  async #publish(changed: Map<number, Uint8Array>, pageCount: number): Promise<bigint> {
+  async #publish(changed: Map<number, Uint8Array>, pageCount: number, omitted: number = 0): Promise<bigint> {
     for (const [pgno, data] of changed) this.#pages[pgno - 1] = data;
     this.#pages.length = pageCount;
     changed.delete(omitted);
