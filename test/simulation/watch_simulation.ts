@@ -41,7 +41,9 @@ async function run(world: World, steps: number): Promise<void> {
   const secondAt = troubles.second === null ? Infinity : random.integer(steps);
   let second: Promise<void> | null = null;
   for (let step = 0; step < steps; step++) {
-    if (step >= secondAt && second === null && lives[0].machine.snapshotComplete) {
+    const [{ machine }] = lives;
+    // A clone of a disk on which the database is just being exchanged would never have one.
+    if (step >= secondAt && second === null && machine.snapshotComplete && !machine.administrator.busy) {
       lives.push(new Life(world, world.addSecond()));
       second = lives[1].steps(steps);
       second.catch(() => undefined);
