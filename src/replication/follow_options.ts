@@ -20,7 +20,7 @@ export type FollowEvent =
   }
   /**
    * An update has happened. `changesets` counts those with pages, `bytes` what was fetched; `lagMs` is how long ago the
-   * source published the newest of it, by both clocks; readers were kept out for `heldMs`.
+   * source published the newest of it, by both clocks; readers were kept out for at most `heldMs`.
    */
   | {
     kind: "applied";

@@ -32,6 +32,7 @@ const busyRetryMaxMs = 5000;
  * the replica was changed by others or is in use by another walrust, `IntegrityError` when the history cannot be
  * followed (`new_lineage`, `source_behind`, damage), `StorageError` when the bucket is refused at the start, and
  * `RestoreError` when it holds nothing. Whatever is thrown, the file is a whole database at a point of the history.
+ * While readers hold an update up, each try blocks the calling thread for up to a second.
  *
  * @example
  * ```ts ignore

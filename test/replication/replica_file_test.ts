@@ -1,5 +1,6 @@
 /** The update of a replica: killed at every step, beside readers and foreign writers. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import {
   copyFileSync,
   existsSync,
@@ -16,6 +17,7 @@ import { test } from "node:test";
 import { DatabaseError, WalrustError } from "../../src/errors.ts";
 import type { FollowEvent, FollowOptions } from "../../src/replication/follow_options.ts";
 import type { Clock } from "../../src/runtime/types.ts";
+import { need } from "../support/need.ts";
 import { Died, MortalRuntime } from "./mortal_runtime.ts";
 import { ask, assertAt, catchUp, of, type ReplicaScene, runtime, seqOf, withSource } from "./replica_scene.ts";
 import { booking, ledgerSchema, ledgerSum } from "./sqlite_source.ts";
@@ -340,6 +342,29 @@ test("[S101] follow: behind a symbolic link the journal lies beside the file its
     assertAt(source.writer, local, 11n);
     await catchUp(linked);
     assertAt(source.writer, local, 12n);
+  }));
+
+test("follow: in a process that reads the replica itself, its end takes no lock from that reader", {
+  skip: need("sqlite3"),
+}, () =>
+  withSource(async (scene) => {
+    const { source, local } = scene;
+    await source.begin(ledgerSchema);
+    await catchUp(scene, { ownProcess: false });
+    const reader = new DatabaseSync(local);
+    const count = reader.prepare("SELECT count(*) AS n FROM credit");
+    reader.exec("BEGIN");
+    count.get();
+    await catchUp(scene, { ownProcess: false });
+    const input = "BEGIN EXCLUSIVE;";
+    const busy = spawnSync("sqlite3", [local], { input, encoding: "utf8" });
+    assert.match(busy.stderr, /database is locked/, "the reader's lock is still there");
+    reader.exec("COMMIT");
+    assert.equal(spawnSync("sqlite3", [local], { input, encoding: "utf8" }).stderr, "");
+    await source.commit(booking(1));
+    await catchUp(scene, { ownProcess: false });
+    assert.deepEqual({ ...count.get() }, { n: 2 });
+    reader.close();
   }));
 
 test("[S123] ReplicaFile: a reader that may not write cannot heal a hot journal; the next run does", () =>
