@@ -35,12 +35,15 @@ export { MemoryStore } from "./src/storage/memory.ts";
 export { DirectoryStore } from "./src/storage/directory.ts";
 export { S3Store } from "./src/storage/s3.ts";
 export { openStore, type OpenStoreOptions } from "./src/storage/open.ts";
+export { type History, readHistory, type Segment } from "./src/replication/history.ts";
 export {
   type DatabaseEntry,
   detectLayout,
   type Layout,
   layoutNames,
+  type LineageObjects,
   listDatabases,
+  type PoolObject,
   type ReadOptions,
 } from "./src/replication/inventory.ts";
 export * from "./src/replication/listing.ts";
@@ -50,6 +53,8 @@ export * from "./src/replication/restore.ts";
 export { follow } from "./src/replication/follower.ts";
 export type { FollowEvent, FollowOptions, FollowResult } from "./src/replication/follow_options.ts";
 export * from "./src/replication/verify.ts";
+export * from "./src/replication/retention_plan.ts";
+export { type RetentionTiers, retentionTiers, type TierName } from "./src/replication/retention_tiers.ts";
 export {
   watch,
   type WatchCall,

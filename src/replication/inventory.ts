@@ -88,6 +88,9 @@ export interface DatabaseEntry {
 /** A document is a few hundred bytes; retention.json may list many ranges. */
 const documentSizeMax = 4 * 1024 * 1024;
 
+/** Bytes of a bridge: a header of version 2, one entry without data, the checksum. */
+const bridgeSize = 64;
+
 /** Keys looked at to recognise a layout. */
 const layoutKeysMax = 64;
 
@@ -98,6 +101,11 @@ export function objectKey(root: string, object: PoolObject): string {
     ? { kind, lineage, level: object.level, min: object.min, max: object.max }
     : { kind, lineage, seq: object.max };
   return renderKey(root, key);
+}
+
+/** True for a bridge, by its size: every delta has a page, or no declared end. */
+export function isBridgeObject(object: PoolObject): boolean {
+  return object.kind === "delta" && object.size === bridgeSize;
 }
 
 /** Bytes of a small document, or null when there is none. */

@@ -6,6 +6,7 @@ import { IntegrityError, RestoreError } from "../errors.ts";
 import type { Segment } from "./history.ts";
 import { segmentPoints } from "./history.ts";
 import type { PoolObject } from "./inventory.ts";
+import { covers, unite } from "./seq_ranges.ts";
 
 /**
  * One step of a path. A hole is the seq of a snapshot in a lineage that another program wrote (it writes no bridges):
@@ -194,12 +195,7 @@ export function missingRange(
 
 /** True when retention.json says that the whole range was removed or merged on purpose. */
 export function retained(segment: Segment, range: SeqRange): boolean {
-  let next = range.min;
-  const ranges = [...(segment.retention?.ranges ?? [])].sort((a, b) => a.min < b.min ? -1 : a.min > b.min ? 1 : 0);
-  for (const { min, max } of ranges) {
-    if (min <= next && max >= next) next = max + 1n;
-  }
-  return next > range.max;
+  return covers(unite(segment.retention?.ranges ?? []), range);
 }
 
 /** `seq 7` or `seqs 7 to 9`. */
