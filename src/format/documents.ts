@@ -6,7 +6,7 @@
  * | --- | --- |
  * | `state.json` | the Rust field set: `current_seq`, `current_txid`, `db_checksum`, `last_snapshot`, `lineage_id`, `wal_checksum_chain`, `wal_generation`, `wal_offset`, `wal_salt`; ours: `claim` |
  * | `lineage.json` | `version` 1, `parent`, `parent_seq` (decimal string), `created_ms`, `page_size`, `writer` |
- * | `retention.json` | `version` 1, `ranges`: `min`, `max` (decimal strings), `reason` |
+ * | `retention.json` | `version` 1, `ranges`: `min`, `max` (decimal strings), `reason`, `level`, `marked_ms`; `snapshots`: `seq` (decimal string), `marked_ms` |
  */
 
 import { formatError, isPageSize, printable } from "./bytes.ts";
@@ -46,10 +46,34 @@ export interface LineageDocument {
   writer: string;
 }
 
+/** Seqs that were, or soon will be, removed on purpose. */
+export interface RetentionRange {
+  /** First. */
+  min: bigint;
+  /** Last. */
+  max: bigint;
+  /** Given up, or part of a merged object now. */
+  reason: "retention" | "merge";
+  /** Merged into this level: what lies below it goes. */
+  level?: number;
+  /** When that was decided, Unix milliseconds: nothing is deleted until readers under way had time to end. */
+  markedMs?: number;
+}
+
+/** A snapshot that will soon be removed on purpose. */
+export interface RetentionSnapshot {
+  /** Its seq. */
+  seq: bigint;
+  /** When that was decided, Unix milliseconds. */
+  markedMs: number;
+}
+
 /** `retention.json`: seqs removed on purpose; every other hole is damage. */
 export interface RetentionDocument {
-  /** Seqs `min` to `max`, both included, and why they are gone. */
-  ranges: { min: bigint; max: bigint; reason: "retention" | "merge" }[];
+  /** Of the chain of deltas. */
+  ranges: RetentionRange[];
+  /** Marked and perhaps still there; absent for none. */
+  snapshots?: RetentionSnapshot[];
 }
 
 /** Fields of one object, each asked for by name and type; refuses others. */
@@ -97,6 +121,11 @@ class Fields {
     const values = this.required(name, "an array", (value) => Array.isArray(value) ? value : undefined);
     return values.map((value, index) => new Fields(value, this.#object, `${this.#path}${name}[${index}].`));
   }
+
+  /** {@linkcode Fields.elements}, or undefined when the field is absent or null. */
+  optionalElements(name: string): Fields[] | undefined {
+    return (this.#fields.get(name) ?? null) === null ? undefined : this.elements(name);
+  }
 }
 
 function openDocument(bytes: Uint8Array, object: string): Fields {
@@ -116,6 +145,8 @@ const asDecimal = (value: JsonValue): bigint | undefined =>
   typeof value === "string" && /^(?:0|[1-9][0-9]{0,19})$/.test(value) ? asU64(BigInt(value)) : undefined;
 const asTime = (value: JsonValue): number | undefined =>
   typeof value === "bigint" && value >= 0n && value <= 8_640_000_000_000_000n ? Number(value) : undefined;
+const asLevel = (value: JsonValue): number | undefined =>
+  typeof value === "bigint" && value >= 1n && value <= 99n ? Number(value) : undefined;
 const asVersion = (value: JsonValue): true | undefined => value === 1n ? true : undefined;
 
 /** Reads `state.json`; every field may be absent. Throws `FormatError`. */
@@ -185,28 +216,41 @@ export function renderLineage(document: LineageDocument): Uint8Array {
 export function parseRetention(bytes: Uint8Array, object: string): RetentionDocument {
   const fields = openDocument(bytes, object);
   fields.required("version", "1", asVersion);
-  const ranges = fields.elements("ranges").map((range) => {
+  const ranges = fields.elements("ranges").map((range): RetentionRange => {
     const min = range.required("min", "a decimal number in quotes", asDecimal);
-    return {
-      min,
-      max: range.required("max", `a decimal number in quotes, at least ${min}`, (value) => {
-        const max = asDecimal(value);
-        return max !== undefined && max >= min ? max : undefined;
-      }),
-      reason: range.required(
-        "reason",
-        "retention or merge",
-        (value): "retention" | "merge" | undefined => value === "retention" || value === "merge" ? value : undefined,
-      ),
-    };
+    const max = range.required("max", `a decimal number in quotes, at least ${min}`, (value) => {
+      const last = asDecimal(value);
+      return last !== undefined && last >= min ? last : undefined;
+    });
+    const reason = range.required(
+      "reason",
+      "retention or merge",
+      (value): "retention" | "merge" | undefined => value === "retention" || value === "merge" ? value : undefined,
+    );
+    const level = range.optional("level", "a level 1..99", asLevel);
+    const markedMs = range.optional("marked_ms", "Unix milliseconds", asTime);
+    return { min, max, reason, ...(level === null ? {} : { level }), ...(markedMs === null ? {} : { markedMs }) };
   });
-  return { ranges };
+  const snapshots = fields.optionalElements("snapshots")?.map((snapshot): RetentionSnapshot => ({
+    seq: snapshot.required("seq", "a decimal number in quotes", asDecimal),
+    markedMs: snapshot.required("marked_ms", "Unix milliseconds", asTime),
+  }));
+  return snapshots === undefined ? { ranges } : { ranges, snapshots };
 }
 
 /** Writes `retention.json`. */
 export function renderRetention(document: RetentionDocument): Uint8Array {
-  const ranges = document.ranges.map(({ min, max, reason }) => `{"min":"${min}","max":"${max}","reason":"${reason}"}`);
-  return renderObject([["version", "1"], ["ranges", `[${ranges.join(",")}]`]]);
+  const ranges = document.ranges.map(({ min, max, reason, level, markedMs }) => {
+    const more = (level === undefined ? "" : `,"level":${level}`) +
+      (markedMs === undefined ? "" : `,"marked_ms":${markedMs}`);
+    return `{"min":"${min}","max":"${max}","reason":"${reason}"${more}}`;
+  });
+  const snapshots = document.snapshots?.map(({ seq, markedMs }) => `{"seq":"${seq}","marked_ms":${markedMs}}`);
+  return renderObject([
+    ["version", "1"],
+    ["ranges", `[${ranges.join(",")}]`],
+    ["snapshots", snapshots === undefined ? null : `[${snapshots.join(",")}]`],
+  ]);
 }
 
 /** Compact JSON; a field whose text is null is left out. */

@@ -8,7 +8,7 @@
  * | `lineages/{lineage}/levels/L{n}/{min}-{max}.hadbp` | merged deltas, n ≥ 1 |
  * | `lineages/{lineage}/lineage.json`, `retention.json` | see documents.ts |
  * | `state.json` | pointer to the active lineage |
- * | `0000/…`, `0001/…`, `levels/…` | the same without a lineage: read, never newly written |
+ * | `0000/…`, `0001/…`, `levels/…`, `retention.json` | the same without a lineage: read, never newly begun |
  *
  * Numbers are 16 lower-case hexadecimal digits, lineages 32. A key that is not exactly what `renderKey` writes is not
  * ours: it is ignored and counted, never used as a path.
@@ -23,7 +23,8 @@ export { printable };
 export type ObjectKey =
   | { kind: "delta" | "snapshot"; lineage: string | null; seq: bigint }
   | { kind: "level"; lineage: string | null; level: number; min: bigint; max: bigint }
-  | { kind: "lineage" | "retention"; lineage: string }
+  | { kind: "lineage"; lineage: string }
+  | { kind: "retention"; lineage: string | null }
   | { kind: "state" };
 
 const lineagePattern = /^[0-9a-f]{32}$/;
@@ -76,6 +77,7 @@ export function parseKey(root: string, text: string): ObjectKey | null {
   if (!text.startsWith(root) || text.length > root.length + relativeLengthMax) return null;
   const relative = text.slice(root.length);
   if (relative === "state.json") return { kind: "state" };
+  if (relative === "retention.json") return { kind: "retention", lineage: null };
   const document = documentPattern.exec(relative);
   if (document !== null) return { kind: document[2] === "lineage" ? "lineage" : "retention", lineage: document[1] };
   const match = relativePattern.exec(relative);

@@ -200,7 +200,7 @@ export async function listLineages(store: ObjectStore, root: string, options: Re
   return names.filter((name) => /^[0-9a-f]{32}$/.test(name));
 }
 
-/** Lists all objects of a lineage (null: the layout without lineages) and reads its two documents. */
+/** Lists all objects of a lineage (null: the layout without lineages) and reads its documents. */
 export async function readLineage(
   store: ObjectStore,
   root: string,
@@ -231,9 +231,10 @@ export async function readLineage(
     }
   }
   for (const pool of Object.values(pools)) pool.sort(bySeq);
-  const read = async <Doc>(kind: "lineage" | "retention", parse: (bytes: Uint8Array, object: string) => Doc) => {
-    if (lineage === null || !documents.has(kind)) return null;
-    const key = renderKey(root, { kind, lineage });
+  const read = async <Doc>(name: ObjectKey, parse: (bytes: Uint8Array, object: string) => Doc) => {
+    // Without a lineage it lies beside the pools, where nothing was listed.
+    if (lineage !== null && !documents.has(name.kind)) return null;
+    const key = renderKey(root, name);
     try {
       const text = await readDocument(store, key, options);
       return text === null ? null : parse(text, key);
@@ -243,8 +244,8 @@ export async function readLineage(
       return null;
     }
   };
-  const document = await read("lineage", parseLineage);
-  const retention = await read("retention", parseRetention);
+  const document = lineage === null ? null : await read({ kind: "lineage", lineage }, parseLineage);
+  const retention = await read({ kind: "retention", lineage }, parseRetention);
   const { delta: deltas, snapshot: snapshots, level: levels } = pools;
   return { lineage, document, deltas, snapshots, levels, retention, ignoredKeys, bytes, warnings };
 }

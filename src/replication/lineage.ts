@@ -2,7 +2,7 @@
  * The pointer to the active lineage (`state.json`), swapped with compare-and-swap, and the start of a lineage.
  * A new lineage is claimed first and becomes active with its first snapshot: until then readers restore the parent.
  */
-import { IntegrityError, NotFoundError, PreconditionError } from "../errors.ts";
+import { IntegrityError } from "../errors.ts";
 import {
   type LineageDocument,
   parseState,
@@ -11,12 +11,12 @@ import {
   type StateDocument,
 } from "../format/documents.ts";
 import { lineagePrefix, parseKey, renderKey, seqHex } from "../format/keys.ts";
-import { getBytes, type ObjectInfo, type ObjectStore } from "../storage/object_store.ts";
+import type { ObjectInfo, ObjectStore } from "../storage/object_store.ts";
 import { version } from "../version.ts";
+import { type DocumentPlace, readVersion, swapDocument } from "./document_swap.ts";
 import { stateMissing } from "./engine_failure.ts";
 
 const stateSizeMax = 64 * 1024;
-const swapAttemptsMax = 5;
 
 const emptyState: StateDocument = {
   lineageId: null,
@@ -32,39 +32,15 @@ export interface ActiveState {
   readonly etag: string | null;
 }
 
-/** Reads `state.json`; absent is an empty state. */
-export async function readState(store: ObjectStore, root: string, signal?: AbortSignal): Promise<ActiveState> {
+function statePlace(root: string): DocumentPlace<StateDocument> {
   const key = renderKey(root, { kind: "state" });
-  try {
-    const { bytes, etag } = await getBytes(store, key, stateSizeMax, { signal });
-    return { state: parseState(bytes, key), etag };
-  } catch (error) {
-    if (error instanceof NotFoundError && error.code !== "NoSuchBucket") return { state: emptyState, etag: null };
-    throw error;
-  }
+  return { key, sizeMax: stateSizeMax, parse: parseState, render: renderState, absent: emptyState };
 }
 
-/**
- * Swaps `state.json`: `change` gets what is stored and returns what is to be, or throws when we are no longer the
- * writer. Tries again when another writer came between.
- */
-async function swapState(
-  store: ObjectStore,
-  root: string,
-  change: (state: StateDocument) => StateDocument,
-  signal?: AbortSignal,
-): Promise<void> {
-  const key = renderKey(root, { kind: "state" });
-  for (let attempt = 1;; attempt++) {
-    const { state, etag } = await readState(store, root, signal);
-    const body = renderState(change(state));
-    try {
-      await store.put(key, body, etag === null ? { ifAbsent: true, signal } : { ifMatch: etag, signal });
-      return;
-    } catch (error) {
-      if (!(error instanceof PreconditionError) || attempt >= swapAttemptsMax) throw error;
-    }
-  }
+/** Reads `state.json`; absent is an empty state. */
+export async function readState(store: ObjectStore, root: string, signal?: AbortSignal): Promise<ActiveState> {
+  const { document, etag } = await readVersion(store, statePlace(root), signal);
+  return { state: document, etag };
 }
 
 /** The lineage that may write: the one that claims the prefix, else the active one; `null` where there is none. */
@@ -142,7 +118,7 @@ export async function claimLineage(
     writer: `walrust/${version}`,
   };
   await store.put(renderKey(root, { kind: "lineage", lineage }), renderLineage(document), { ifAbsent: true, signal });
-  await swapState(store, root, (current) => ({ ...current, claim: lineage }), signal);
+  await swapDocument(store, statePlace(root), (current) => ({ ...current, claim: lineage }), signal);
   return { lineage, parentSeq: parent === null ? 0n : head };
 }
 
@@ -154,7 +130,7 @@ export async function pointAtSnapshot(
   signal?: AbortSignal,
 ): Promise<void> {
   const { lineage } = snapshot;
-  await swapState(store, root, (state) => {
+  await swapDocument(store, statePlace(root), (state) => {
     assertOwner(state, root, lineage);
     return {
       lineageId: lineage,

@@ -8,7 +8,7 @@
  * 3. A snapshot behind the base goes too when no tier keeps it, unless points can only be reached from it.
  */
 import { type History, type Segment, segmentPoints } from "./history.ts";
-import { bySeq, isBridgeObject, type PoolObject } from "./inventory.ts";
+import { bySeq, type PoolObject } from "./inventory.ts";
 import type { Point, SeqRange } from "./plan.ts";
 import { keptBy, type RetentionTiers, type TierName, tierNames } from "./retention_tiers.ts";
 import { touches, unite, without } from "./seq_ranges.ts";
@@ -185,7 +185,7 @@ function planSegment(segment: Segment, candidates: readonly Candidate[], fineFro
   const stays = (object: PoolObject): boolean =>
     object.kind === "snapshot"
       ? kept.has(object.max)
-      : object.max > fineFrom || (isBridgeObject(object) && kept.has(object.max));
+      : object.max > fineFrom || (object.min === object.max && kept.has(object.max));
   const all = [...segment.deltas, ...segment.snapshots, ...segment.levels];
   const keep = all.filter(stays);
   const remove = all.filter((object) => !stays(object)).sort((a, b) => bySeq(b, a));

@@ -223,6 +223,35 @@ test("parseRetention, renderRetention: ranges removed on purpose", () => {
   );
   assert.deepEqual(parseRetention(utf8(text), object), document);
   assert.deepEqual(parseRetention(renderRetention({ ranges: [] }), object), { ranges: [] });
+  const marked = {
+    ranges: [
+      { min: 1n, max: 12n, reason: "retention" as const, markedMs: 1_760_000_000_000 },
+      { min: 14n, max: 73n, reason: "merge" as const, level: 1, markedMs: 0 },
+    ],
+    snapshots: [{ seq: 5n, markedMs: 1_760_000_000_000 }],
+  };
+  const more = new TextDecoder().decode(renderRetention(marked));
+  assert.equal(
+    more,
+    '{"version":1,"ranges":[{"min":"1","max":"12","reason":"retention","marked_ms":1760000000000},' +
+      '{"min":"14","max":"73","reason":"merge","level":1,"marked_ms":0}],' +
+      '"snapshots":[{"seq":"5","marked_ms":1760000000000}]}',
+  );
+  assert.deepEqual(parseRetention(utf8(more), object), marked);
+  for (
+    const [from, to] of [
+      ['"level":1', '"level":0'],
+      ['"level":1', '"level":100'],
+      ['"level":1', '"level":"1"'],
+      ['"marked_ms":0', '"marked_ms":-1'],
+      ['"snapshots":[', '"snapshots":[7,'],
+      ['"seq":"5"', '"seq":5'],
+      [',"marked_ms":1760000000000}]}', "}]}"],
+    ]
+  ) {
+    assert.ok(more.includes(from));
+    assert.equal(refusal(() => parseRetention(utf8(more.replace(from, to)), object)), "field", `${from} → ${to}`);
+  }
   for (const [from, to] of [['"12"', '"0"'], ['"merge"', '"other"'], ['"1"', "1"], ['"ranges"', '"range"']]) {
     assert.equal(refusal(() => parseRetention(utf8(text.replace(from, to)), object)), "field", `${from} → ${to}`);
   }

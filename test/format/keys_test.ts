@@ -43,6 +43,7 @@ test("renderKey: the layout of the format, with and without a lineage", () => {
     ],
     [{ kind: "lineage", lineage }, `lineages/${lineage}/lineage.json`],
     [{ kind: "retention", lineage }, `lineages/${lineage}/retention.json`],
+    [{ kind: "retention", lineage: null }, "retention.json"],
     [{ kind: "state" }, "state.json"],
   ];
   for (const [key, text] of cases) {

@@ -52,6 +52,8 @@ const texts = {
   retention: [
     '{"version":1,"ranges":[{"min":"1","max":"12","reason":"retention"},{"min":"14","max":"14","reason":"merge"}]}',
     '{"version":1,"ranges":[]}',
+    '{"version":1,"ranges":[{"min":"1","max":"9","reason":"merge","level":1,"marked_ms":1}],' +
+    '"snapshots":[{"seq":"5","marked_ms":1760000000000}]}',
   ],
 };
 
@@ -135,6 +137,7 @@ const keySamples = [
   "levels/L16/0000000000000001-ffffffffffffffff.hadbp",
   `lineages/${lineage}/lineage.json`,
   `lineages/${lineage}/retention.json`,
+  "retention.json",
   "state.json",
 ].map((key) => pathPieces(root + key));
 
