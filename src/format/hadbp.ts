@@ -14,5 +14,5 @@ export {
   headerSize,
   isBridge,
 } from "./hadbp_header.ts";
-export { encodeChangeset } from "./hadbp_encoder.ts";
+export { ChangesetEncoder, encodeChangeset } from "./hadbp_encoder.ts";
 export { ChangesetDecoder, type ChangesetExpectation, decodeChangeset, type DecodeOptions } from "./hadbp_decoder.ts";

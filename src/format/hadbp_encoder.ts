@@ -40,12 +40,10 @@ class ChunkFill {
     return count;
   }
 
-  /** Copies all of `source` when there is room, and says whether there was. */
-  addWhole(source: Uint8Array): boolean {
-    if (source.length > this.room) return false;
+  /** Copies all of `source`, for which there is room. */
+  addWhole(source: Uint8Array): void {
     this.bytes.set(source, this.filled);
     this.filled += source.length;
-    return true;
   }
 
   /** Hashes what was added since the last call. */
@@ -78,32 +76,40 @@ function* pour(fill: ChunkFill, source: Uint8Array, covered: boolean): Generator
   }
 }
 
+const noChunks: readonly Uint8Array[] = [];
+
 /**
- * Encodes a changeset as chunks of exactly `chunkSize` bytes (the last one may be shorter); a chunk is valid until the
- * next one is asked for, and entries are taken one at a time, each valid until the next. Memory is one chunk.
- * Returns checksum and size; throws `RangeError` when entries do not fit the header or the profile.
+ * Encodes a changeset whose entries come one by one into chunks of exactly `chunkSize` bytes (the last one may be
+ * shorter). Take every chunk that a call gives before the next call: it is valid until then. Memory is one chunk.
  */
-export function* encodeChangeset(
-  header: ChangesetHeader,
-  entries: Iterable<Entry>,
-  options: { sha256: NewSha256; chunkSize: number },
-): Generator<Uint8Array, ChangesetEnd> {
-  if (!Number.isInteger(options.chunkSize) || options.chunkSize < 1) {
-    throw new RangeError(`chunkSize must be a positive integer, not ${options.chunkSize}`);
+export class ChangesetEncoder {
+  readonly #header: ChangesetHeader;
+  readonly #fill: ChunkFill;
+  readonly #hash: Sha256;
+  readonly #entryHeader: Uint8Array = new Uint8Array(entryHeaderSize);
+  readonly #entryView: DataView = viewOf(this.#entryHeader);
+  readonly #before: EntryOrder = { index: 0, pgno: 0 };
+  #headerBytes: Uint8Array | null;
+
+  /** Begins an object; throws `RangeError` for a header that cannot be written. */
+  constructor(header: ChangesetHeader, options: { sha256: NewSha256; chunkSize: number }) {
+    if (!Number.isInteger(options.chunkSize) || options.chunkSize < 1) {
+      throw new RangeError(`chunkSize must be a positive integer, not ${options.chunkSize}`);
+    }
+    this.#header = header;
+    this.#headerBytes = encodeHeader(header);
+    this.#hash = options.sha256();
+    this.#hash.update(this.#headerBytes.slice(20, 28));
+    this.#fill = new ChunkFill(Math.min(options.chunkSize, changesetSize(header)), this.#hash);
   }
-  const headerBytes = encodeHeader(header);
-  const size = changesetSize(header);
-  const hash = options.sha256();
-  hash.update(headerBytes.slice(20, 28));
-  const fill = new ChunkFill(Math.min(options.chunkSize, size), hash);
-  yield* pour(fill, headerBytes, false);
-  const entryHeader = new Uint8Array(entryHeaderSize);
-  const entryView = viewOf(entryHeader);
-  const before: EntryOrder = { index: 0, pgno: 0 };
-  for (const { pgno, data } of entries) {
-    const problem = before.index === header.pageCount
-      ? ["", `${header.pageCount} entries`, "more"]
-      : entryProblem(header, before, pgno, data.length);
+
+  /** Takes the next entry; throws `RangeError` when it does not fit the header or the profile. */
+  push(entry: Entry): Iterable<Uint8Array> {
+    const { pgno, data } = entry;
+    const before = this.#before;
+    const problem = before.index === this.#header.pageCount
+      ? ["", `${this.#header.pageCount} entries`, "more"]
+      : entryProblem(this.#header, before, pgno, data.length);
     if (problem !== null || pgno > 0xffff_ffff || !Number.isInteger(pgno)) {
       throw new RangeError(
         `entry ${before.index}: expected ${problem?.[1] ?? "a page number"}, found ${problem?.[2] ?? pgno}`,
@@ -111,17 +117,50 @@ export function* encodeChangeset(
     }
     before.index += 1;
     before.pgno = pgno;
-    entryView.setUint32(0, pgno);
-    entryView.setUint32(4, data.length);
-    if (!fill.addWhole(entryHeader)) yield* pour(fill, entryHeader, true);
-    if (!fill.addWhole(data)) yield* pour(fill, data, true);
+    this.#entryView.setUint32(0, pgno);
+    this.#entryView.setUint32(4, data.length);
+    if (this.#headerBytes !== null || this.#fill.room < entryHeaderSize + data.length) return this.#pour(data);
+    this.#fill.addWhole(this.#entryHeader);
+    this.#fill.addWhole(data);
+    return noChunks;
   }
-  if (before.index !== header.pageCount) {
-    throw new RangeError(`expected ${header.pageCount} entries, found ${before.index}`);
+
+  *#pour(data: Uint8Array): Generator<Uint8Array, void> {
+    yield* this.#begin();
+    yield* pour(this.#fill, this.#entryHeader, true);
+    yield* pour(this.#fill, data, true);
   }
-  fill.hash();
-  const digest = hash.digest();
-  yield* pour(fill, digest.subarray(0, trailerSize), false);
-  yield fill.bytes.subarray(0, fill.filled);
-  return endOf(header, checksumOfDigest(digest), before.pgno);
+
+  *#begin(): Generator<Uint8Array, void> {
+    const bytes = this.#headerBytes;
+    this.#headerBytes = null;
+    if (bytes !== null) yield* pour(this.#fill, bytes, false);
+  }
+
+  /** Ends the object with its last chunks; returns checksum and size. Throws `RangeError` when entries are missing. */
+  *finish(): Generator<Uint8Array, ChangesetEnd> {
+    if (this.#before.index !== this.#header.pageCount) {
+      throw new RangeError(`expected ${this.#header.pageCount} entries, found ${this.#before.index}`);
+    }
+    const fill = this.#fill;
+    fill.hash();
+    const digest = this.#hash.digest();
+    yield* pour(fill, digest.subarray(0, trailerSize), false);
+    yield fill.bytes.subarray(0, fill.filled);
+    return endOf(this.#header, checksumOfDigest(digest), this.#before.pgno);
+  }
+}
+
+/** {@linkcode ChangesetEncoder} over entries that are there already, each valid until the next one is asked for. */
+export function* encodeChangeset(
+  header: ChangesetHeader,
+  entries: Iterable<Entry>,
+  options: { sha256: NewSha256; chunkSize: number },
+): Generator<Uint8Array, ChangesetEnd> {
+  const encoder = new ChangesetEncoder(header, options);
+  for (const entry of entries) {
+    const chunks = encoder.push(entry);
+    if (chunks !== noChunks) yield* chunks;
+  }
+  return yield* encoder.finish();
 }
