@@ -24,18 +24,20 @@ export interface OrderedFetchOptions {
   objects: Iterable<FetchObject>;
   /** Requests at once. */
   parallel: number;
+  /** Larger objects are read in ranges of this size, bytes; {@linkcode rangeSize} unless said otherwise. */
+  rangeSize?: number;
   signal?: AbortSignal;
   /** Told of every byte that arrives. */
   onBytes?: (bytes: number) => void;
 }
 
-/** Large objects are read in ranges of this size. */
+/** Large objects are read in ranges of this size, bytes. */
 export const rangeSize: number = 4 * 1024 * 1024;
 
-/** Parts fetched or in flight never hold more than this, beside the one in use. */
-const aheadBytesMax = 3 * rangeSize;
+/** Parts fetched or in flight never hold more than this many ranges, beside the one in use. */
+const aheadRangesMax = 3;
 
-/** Smaller parts get an array of their own; larger ones a reused one of `rangeSize`. */
+/** Smaller parts get an array of their own; larger ones a reused one of a range's size. */
 const smallPartMax = 256 * 1024;
 
 /** The store retries by itself; these are tries beyond that, for bodies that break off. */
@@ -63,13 +65,15 @@ export class OrderedFetch {
   readonly #free: Uint8Array[] = [];
   readonly #abort = new AbortController();
   readonly #signal: AbortSignal;
+  readonly #rangeSize: number;
   #aheadBytes = 0;
   #inUse: Uint8Array | null = null;
   #pending: Part | null = null;
 
   constructor(options: OrderedFetchOptions) {
     this.#options = options;
-    this.#parts = partsOf(options.objects);
+    this.#rangeSize = options.rangeSize ?? rangeSize;
+    this.#parts = partsOf(options.objects, this.#rangeSize);
     const { signal } = options;
     this.#signal = signal === undefined ? this.#abort.signal : AbortSignal.any([signal, this.#abort.signal]);
   }
@@ -104,10 +108,11 @@ export class OrderedFetch {
       if (this.#pending === null) return;
       const part = this.#pending;
       const length = part.end - part.start;
-      const space = length <= smallPartMax ? length : rangeSize;
-      if (this.#ahead.length > 0 && this.#aheadBytes + space > aheadBytesMax) return;
+      const space = length <= smallPartMax ? length : this.#rangeSize;
+      if (this.#ahead.length > 0 && this.#aheadBytes + space > aheadRangesMax * this.#rangeSize) return;
       this.#pending = null;
-      const buffer = length <= smallPartMax ? new Uint8Array(length) : this.#free.pop() ?? new Uint8Array(rangeSize);
+      const isReused = space === this.#rangeSize;
+      const buffer = isReused ? this.#free.pop() ?? new Uint8Array(space) : new Uint8Array(space);
       this.#aheadBytes += buffer.length;
       const done = this.#fetch(part, buffer);
       // The failure is reported by next(), which may come much later.
@@ -117,7 +122,7 @@ export class OrderedFetch {
   }
 
   #release(buffer: Uint8Array): void {
-    if (buffer.length === rangeSize) this.#free.push(buffer);
+    if (buffer.length === this.#rangeSize) this.#free.push(buffer);
   }
 
   async #fetch(part: Part, buffer: Uint8Array): Promise<void> {
@@ -189,7 +194,7 @@ class BrokenBody extends Error {
   }
 }
 
-function* partsOf(objects: Iterable<FetchObject>): Generator<Part, undefined> {
+function* partsOf(objects: Iterable<FetchObject>, rangeSize: number): Generator<Part, undefined> {
   for (const object of objects) {
     // An empty object is a part without a request, so that its reader hears of it.
     if (object.size === 0) yield { object, start: 0, end: 0 };

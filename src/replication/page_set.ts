@@ -1,9 +1,14 @@
-/** A set of page numbers: bits in blocks that exist only where a page is, so a hostile page number costs one block. */
+/** A set of page numbers: one bit each, and nothing for a block of pages of which none is in it. */
+import { IntegrityError } from "../errors.ts";
 
-const blockPages = 32_768;
+/** Pages of a block. */
+const blockPages = 65_536;
 const wordsInBlock = blockPages / 32;
 
-/** See the file's head. Page numbers are those of SQLite, from 1. */
+/** 64 MB: full blocks stand for 2 TiB of pages of 4 KiB; only hostile numbers are spread so far that they need more. */
+const blocksMax = 8192;
+
+/** See the top of this file. Page numbers are those of SQLite, from 1. */
 export class PageSet {
   readonly #blocks = new Map<number, Uint32Array>();
 
@@ -13,11 +18,16 @@ export class PageSet {
     return block !== undefined && (block[(pgno % blockPages) >>> 5] & (1 << (pgno & 31))) !== 0;
   }
 
-  /** Takes a page in. */
+  /** Takes a page in. Throws `IntegrityError` for numbers spread over more blocks than any database needs. */
   add(pgno: number): void {
     const index = Math.floor(pgno / blockPages);
     let block = this.#blocks.get(index);
-    if (block === undefined) this.#blocks.set(index, block = new Uint32Array(wordsInBlock));
+    if (block === undefined) {
+      if (this.#blocks.size >= blocksMax) {
+        throw new IntegrityError("too_many_pages", `page ${pgno} lies too far from the others`);
+      }
+      this.#blocks.set(index, block = new Uint32Array(wordsInBlock));
+    }
     block[(pgno % blockPages) >>> 5] |= 1 << (pgno & 31);
   }
 
@@ -42,6 +52,19 @@ export class PageSet {
   /** Leaves out all pages. */
   clear(): void {
     this.#blocks.clear();
+  }
+
+  /** How many of the pages are at most `last`. */
+  countUpTo(last: number): number {
+    let count = 0;
+    for (const [index, block] of this.#blocks) {
+      const end = Math.min(blockPages, last + 1 - index * blockPages);
+      for (let at = 0; at < end; at += 32) {
+        const bits = block[at >>> 5];
+        count += bitCount(end - at >= 32 ? bits : bits & ((1 << (end - at)) - 1));
+      }
+    }
+    return count;
   }
 
   /** The pages, ascending; it may lose pages meanwhile. */
@@ -72,4 +95,11 @@ export class PageSet {
     }
     if (count > 0) yield { first, count };
   }
+}
+
+/** Bits set in a 32-bit number. */
+function bitCount(bits: number): number {
+  let rest = bits - ((bits >>> 1) & 0x5555_5555);
+  rest = (rest & 0x3333_3333) + ((rest >>> 2) & 0x3333_3333);
+  return Math.imul((rest + (rest >>> 4)) & 0x0f0f_0f0f, 0x0101_0101) >>> 24;
 }
