@@ -35,6 +35,7 @@ export { MemoryStore } from "./src/storage/memory.ts";
 export { DirectoryStore } from "./src/storage/directory.ts";
 export { S3Store } from "./src/storage/s3.ts";
 export { openStore, type OpenStoreOptions } from "./src/storage/open.ts";
+export * from "./src/replication/compact.ts";
 export { type History, readHistory, type Segment } from "./src/replication/history.ts";
 export {
   type DatabaseEntry,
@@ -47,6 +48,8 @@ export {
   type ReadOptions,
 } from "./src/replication/inventory.ts";
 export * from "./src/replication/listing.ts";
+export { type MergedObject, type MergeOptions, mergeRun as merge } from "./src/replication/merge.ts";
+export { type MergePlanOptions, type MergeRun, planMerges } from "./src/replication/merge_plan.ts";
 export type { Point, SeqRange } from "./src/replication/plan.ts";
 export { parsePointInTime } from "./src/replication/point_in_time.ts";
 export * from "./src/replication/restore.ts";

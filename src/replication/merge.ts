@@ -48,6 +48,8 @@ export interface MergeOptions {
 export interface MergedObject {
   /** Its key. */
   readonly key: string;
+  /** Null is the layout without lineages. */
+  readonly lineage: string | null;
   /** Its level. */
   readonly level: number;
   /** First seq it covers. */
@@ -102,7 +104,7 @@ export async function mergeRun(options: MergeOptions): Promise<MergedObject> {
   await readBack(options, key, proven, merge.end!);
   const sourceBytes = run.sources.reduce((sum, source) => sum + source.size, 0);
   const { level, min, max } = run;
-  return { key, level, min, max, size, sources: run.sources.length, sourceBytes };
+  return { key, lineage, level, min, max, size, sources: run.sources.length, sourceBytes };
 }
 
 /** Reads every source, checks its bytes and its place in the chain, and counts the pages of the result. */

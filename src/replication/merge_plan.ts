@@ -24,6 +24,8 @@ export interface MergePlanOptions {
   readonly through: bigint;
   /** Only deltas stored before this time, Unix milliseconds by the store's clock. */
   readonly beforeMs: number;
+  /** Sources of a merged object, by its level; {@linkcode mergeFans} unless said otherwise. */
+  readonly fans?: readonly number[];
 }
 
 /** Sources of a merged object, by its level. */
@@ -36,7 +38,7 @@ export function planMerges(plan: SegmentRetention, options: MergePlanOptions): M
     a.min < b.min ? -1 : a.min > b.min ? 1 : 0
   );
   const ends = new Set([...segment.snapshots, ...chain.filter(isBridgeObject)].map(({ max }) => max));
-  return mergeFans.flatMap((fan, index) => {
+  return (options.fans ?? mergeFans).flatMap((fan, index) => {
     const level = index + 1;
     const pool = chain.filter((object) => object.level === level - 1);
     const merged = unite(chain.filter((object) => object.level >= level));

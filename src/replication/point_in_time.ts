@@ -78,6 +78,11 @@ export async function resolveTarget(
     if (segment === undefined || target.seq > last.max) {
       throw outOfRange(`seq ${target.seq}`, await rangeOf(store, history, points, options));
     }
+    // Where retention took the first points of a lineage, the parent's last one is the nearest, but no way leads there.
+    const owner = history.segments.find(({ from }) => target.seq >= from);
+    if (owner !== undefined && owner !== segment && retained(owner, { min: target.seq, max: target.seq })) {
+      throw removedPoint(target.seq, history.segments);
+    }
     return { segment, seq: target.seq, notes: [] };
   }
   if (target.ms > nowMs) {
@@ -174,6 +179,20 @@ async function rangeOf(
     return typeof header === "string" ? null : header.createdMs;
   };
   return rangeText({ seq: first.max, createdMs: await time(first) }, { seq: last.max, createdMs: await time(last) });
+}
+
+/** The refusal of a seq before the first point that retention left in its lineage. */
+function removedPoint(seq: bigint, segments: readonly Segment[]): RestoreError {
+  const points = segments.flatMap(segmentPoints).map(({ max }) => max).sort((a, b) => a < b ? -1 : a > b ? 1 : 0);
+  const [before, after] = [points.findLast((point) => point < seq), points.find((point) => point > seq)];
+  return new RestoreError(
+    "inside_merged_range",
+    `seq ${seq} lies in a range that retention removed; the nearest points are seq ${before} and seq ${after}`,
+    {
+      hint: `Restore with --seq ${before}.`,
+      data: { seq: String(seq), before: String(before), after: String(after) },
+    },
+  );
 }
 
 function outOfRange(what: string, range: string): RestoreError {
