@@ -1,8 +1,17 @@
 /** Every command: its arguments, options and help. The module that does the work is loaded only when it is called. */
-import { duration, oneOf, sequenceNumber, text, truth, wholeNumber } from "./args.ts";
+import { duration, oneOf, secondsAsMs, sequenceNumber, text, truth, wholeNumber } from "./args.ts";
 import type { CommandModule } from "./context.ts";
 import type { ArgumentSpec, CommandSpec, OptionSpec, ProgramSpec } from "./parser.ts";
-import { captureMode, flagOf, machineSettings, sharedOptions, stateDirectory, syncSettings } from "./settings.ts";
+import {
+  captureMode,
+  flagOf,
+  machineSettings,
+  retentionSettings,
+  sharedOptions,
+  stateDirectory,
+  syncSettings,
+} from "./settings.ts";
+import { graceDefaultMs } from "../replication/retention_tiers.ts";
 import { version } from "../version.ts";
 
 /** A command and where its code is. */
@@ -161,6 +170,33 @@ export const commands: readonly CommandEntry[] = [
     epilogue: "Example:\n  walrust pragma | sqlite3 app.db",
     withoutConfiguration: true,
     load: () => import("./command_pragma.ts"),
+  },
+  {
+    name: "compact",
+    alias: "prune",
+    summary: "give up old points by hours, days, weeks and months, and merge old changes",
+    arguments: [{ name: "[name]", description: "database name as stored; all databases without it" }],
+    options: [
+      ...retentionSettings.map(flagOf),
+      { flags: "--merge", description: "merge runs of changes older than a day" },
+      { flags: "--force", description: "do it; without it the plan is shown and nothing is changed" },
+      {
+        flags: "--max-delete <objects>",
+        description: "do nothing when more objects than this would go (default: no limit)",
+        parse: wholeNumber(0),
+      },
+      {
+        flags: "--grace <seconds>",
+        description: "time between marking and deleting, so that restores under way keep their files",
+        parse: secondsAsMs(0),
+        fallback: graceDefaultMs,
+        fallbackText: "3600",
+      },
+    ],
+    epilogue: "What is to go is marked first; a later run, when the grace has passed, deletes it.\n\n" +
+      "Examples:\n  walrust compact app -b s3://my-bucket/backups\n" +
+      "  walrust compact -b s3://my-bucket/backups --merge --force",
+    load: () => import("./command_compact.ts"),
   },
   {
     name: "demo",

@@ -111,14 +111,15 @@ export function formatBytes(bytes: number): string {
   return `${rounded} ${sizeUnits[unit]}`;
 }
 
-/** A duration for people: `850 ms`, `2.4 s`, `3 min 20 s`, `2 h 5 min`. */
+/** A duration for people: `850 ms`, `2.4 s`, `3 min 20 s`, `2 h 5 min`, `60 d 3 h`. */
 export function formatDuration(ms: number): string {
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;
   const seconds = Math.round(ms / 1000);
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
   const minutes = Math.round(seconds / 60);
-  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
 /** Local time for people: `2026-01-15 10:30:00`. */

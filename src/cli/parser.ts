@@ -29,6 +29,8 @@ export interface ArgumentSpec {
 /** One command of the command line. */
 export interface CommandSpec {
   readonly name: string;
+  /** Another name for it. */
+  readonly alias?: string;
   readonly summary: string;
   readonly arguments: readonly ArgumentSpec[];
   readonly options: readonly OptionSpec[];
@@ -79,6 +81,7 @@ export function parseArguments(program: ProgramSpec, words: readonly string[]): 
       .configureHelp({ showGlobalOptions: true })
       .allowExcessArguments(false);
     silence(command, (part) => text += part);
+    if (spec.alias !== undefined) command.alias(spec.alias);
     for (const argument of spec.arguments) command.argument(argument.name, argument.description);
     for (const option of spec.options) command.addOption(optionOf(option));
     if (spec.epilogue !== undefined) command.addHelpText("after", `\n${spec.epilogue}`);
@@ -142,7 +145,7 @@ function optionOf(spec: OptionSpec): Option {
 /** commander's message says `error: …` and perhaps `(Did you mean …?)`; ours says what happened, the hint what to do. */
 function usageError(program: ProgramSpec, words: readonly string[], error: CommanderError): ConfigError {
   const [first, ...rest] = error.message.replace(/^error: /, "").split("\n");
-  const command = program.commands.find((spec) => words.includes(spec.name));
+  const command = program.commands.find(({ name, alias = name }) => words.includes(name) || words.includes(alias));
   const help = `${program.name} ${command === undefined ? "" : `${command.name} `}--help`;
   const suggestion = rest.join(" ").trim().replace(/^\(/, "").replace(/\)$/, "");
   const see = `see ${help}`;

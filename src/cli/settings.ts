@@ -1,5 +1,6 @@
 /** The options table: what can be set, by which flag and which key of walrust.toml, its values and its default. */
 import { byteSize, oneOf, secondsAsMs, text, truth, url, wholeNumber } from "./args.ts";
+import { retentionTiers, type TierName, tierNames } from "../replication/retention_tiers.ts";
 import type { OptionSpec } from "./parser.ts";
 
 /** The configuration file that is read where none is named. */
@@ -200,21 +201,23 @@ export const captureMode: Setting = {
 /** Everything that decides how a database is watched. */
 export const watchSettings: readonly Setting[] = [...syncSettings, ...machineSettings, stateDirectory, captureMode];
 
+const periods: Readonly<Record<TierName, string>> = {
+  hourly: "hours",
+  daily: "days",
+  weekly: "weeks",
+  monthly: "months",
+};
+
 /** `[retention]`: snapshots kept, the newest of each hour, day, week and month. */
-export const retentionSettings: readonly Setting[] = [
-  ["hourly", 24],
-  ["daily", 7],
-  ["weekly", 12],
-  ["monthly", 12],
-].map(([key, fallback]) => ({
-  name: String(key),
-  flags: null,
+export const retentionSettings: readonly Setting[] = tierNames.map((tier) => ({
+  name: tier,
+  flags: `--${tier} <number>`,
   table: "retention",
-  key: String(key),
-  description: `${key} snapshots that are kept`,
+  key: tier,
+  description: `${periods[tier]} (UTC) of which the newest snapshot stays`,
   type: "whole number",
   parse: wholeNumber(1),
-  fallback,
+  fallback: retentionTiers[tier],
   unit: "snapshots",
 }));
 

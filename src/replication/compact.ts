@@ -11,9 +11,9 @@ import { type History, readHistory, tryReadHeader } from "./history.ts";
 import { objectKey, type PoolObject } from "./inventory.ts";
 import { type MergedObject, mergeRun } from "./merge.ts";
 import { type MergeRun, planMerges } from "./merge_plan.ts";
-import { dueRemovals, dueSources, graceDefaultMs, type MarkClock, markRetention } from "./retention_marks.ts";
+import { dueRemovals, dueSources, type MarkClock, markRetention } from "./retention_marks.ts";
 import { fineWindowDefaultMs, planRetention, type RetentionPlan, type SegmentRetention } from "./retention_plan.ts";
-import { type RetentionTiers, retentionTiers } from "./retention_tiers.ts";
+import { graceDefaultMs, type RetentionTiers, retentionTiers } from "./retention_tiers.ts";
 
 /** Options of {@linkcode compact}. */
 export interface CompactOptions {

@@ -18,9 +18,6 @@ import type { SeqRange } from "./plan.ts";
 import type { SegmentRetention } from "./retention_plan.ts";
 import { covers, touches, unite, without } from "./seq_ranges.ts";
 
-/** How long what was marked is left alone unless said otherwise, milliseconds. */
-export const graceDefaultMs = 3_600_000;
-
 /** The document has about 100 bytes a range; of ranges that touch one remains, so there are hundreds at most. */
 const documentSizeMax = 4 * 1024 * 1024;
 

@@ -19,6 +19,9 @@ export interface RetentionTiers {
 /** 55 snapshots at most. */
 export const retentionTiers: RetentionTiers = { hourly: 24, daily: 7, weekly: 12, monthly: 12 };
 
+/** How long what was marked is left alone before it is deleted, unless said otherwise, milliseconds. */
+export const graceDefaultMs = 3_600_000;
+
 /** A tier's name. */
 export type TierName = keyof RetentionTiers;
 

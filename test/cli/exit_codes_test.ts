@@ -369,6 +369,33 @@ const cases: Case[] = [
     code: exitCodes.config,
     stderr: /existing\.db already exists\nhint:/,
   },
+  {
+    name: "compact",
+    words: ["compact", "app", "-b", good],
+    code: 0,
+    stdout: /stays +seq 14 [^]*nothing was deleted: /,
+  },
+  { name: "compact by its other name", words: ["prune", "-b", good, "--merge"], code: 0, stdout: /^app: 2 snapshots/ },
+  {
+    name: "compact of nothing",
+    words: ["compact", "-b", `file://${empty}`],
+    code: 0,
+    stdout: /^nothing to compact in /,
+  },
+  { name: "compact without bucket", words: ["compact"], code: exitCodes.config, stderr: /no bucket[^]*hint: add -b/ },
+  {
+    name: "compact, negative tier [S89]",
+    words: ["compact", "-b", good, "--daily", "-1"],
+    code: exitCodes.config,
+    stderr: /--daily/,
+  },
+  { name: "compact, no server", words: ["compact", ...noServer], code: exitCodes.storage, stderr: /127\.0\.0\.1:9/ },
+  {
+    name: "compact of a name that is not there [S80]",
+    words: ["compact", "nope", "-b", good],
+    code: exitCodes.restore,
+    stderr: /nothing is stored in [^]*hint:/,
+  },
 
   { name: "demo, bad seconds", words: ["demo", "--seconds", "1"], code: exitCodes.config, stderr: /--seconds/ },
   {
@@ -402,6 +429,7 @@ test("exit codes: every command reaches the codes that words alone can ask of it
     snapshot: [0, config, database, storage],
     explain: [0, config],
     pragma: [0, config],
+    compact: [0, config, storage, restore],
     demo: [config],
   };
   for (const [command, codes] of Object.entries(expected)) {

@@ -82,10 +82,19 @@ test("formatBytes, formatDuration, checksumHex, times", () => {
     "1 MB",
   ], [3 * 1024 ** 3, "3 GB"]];
   for (const [bytes, expected] of sizes) assert.equal(formatBytes(bytes), expected);
-  const durations: [number, string][] = [[0, "0 ms"], [999, "999 ms"], [2400, "2.4 s"], [59_960, "1 min 0 s"], [
-    200_000,
-    "3 min 20 s",
-  ], [7_500_000, "2 h 5 min"]];
+  const durations: [number, string][] = [
+    [0, "0 ms"],
+    [999, "999 ms"],
+    [2400, "2.4 s"],
+    [59_960, "1 min 0 s"],
+    [
+      200_000,
+      "3 min 20 s",
+    ],
+    [7_500_000, "2 h 5 min"],
+    [172_700_000, "47 h 58 min"],
+    [5_200_000_000, "60 d 4 h"],
+  ];
   for (const [ms, expected] of durations) assert.equal(formatDuration(ms), expected);
   assert.equal(checksumHex(255n), "00000000000000ff");
   assert.match(formatLocalTime(0), /^(1970-01-01|1969-12-31) \d\d:\d\d:00$/);
