@@ -68,7 +68,7 @@ export interface MergedObject {
 const sourcesInMemoryMax = 8 * 1024 * 1024;
 
 /** Buffers of all sources together while they are read side by side, bytes: two each. */
-const buffersMax = 32 * 1024 * 1024;
+const buffersMax = 16 * 1024 * 1024;
 
 const chunkSize = 1024 * 1024;
 
