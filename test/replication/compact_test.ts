@@ -166,6 +166,30 @@ test("compact: an object that cannot be deleted is named, those below it stay, a
   assert.deepEqual([(await run(writer.store, { graceMs: 0 })).deleted.objects], [1]);
 });
 
+test("compact: behind an object that cannot be deleted no more is asked for, so that its point is not left without a way", async () => {
+  const clock = { ...systemRuntime().clock, now: () => writer.nowMs };
+  const store = new MemoryStore({ clock });
+  const writer: BucketWriter = new BucketWriter({ store });
+  await writer.begin();
+  writer.stepMs = 1;
+  for (const deltas of [1100, 3, 3]) {
+    writer.nowMs += 10 * dayMs;
+    await writer.snapshot();
+    await writer.deltas(deltas);
+  }
+  const stuck = writer.key("delta", 1101n);
+  const refusing = wrapStore(store, {
+    deleteMany: async (keys, options) => {
+      await store.deleteMany(keys.filter((key) => key !== stuck), options);
+      return keys.includes(stuck) ? [{ key: stuck, error: { code: "AccessDenied", message: "no" } }] : [];
+    },
+  });
+  const { deleted, failed } = await run(refusing, { graceMs: 0 });
+  assert.deepEqual([deleted.objects, failed.length], [999, 1]);
+  assert.ok(await store.head(writer.key("delta", 2n)) !== null);
+  assert.equal((await run(store, { graceMs: 0 })).deleted.objects, 102);
+});
+
 test("compact: without a lineage it marks beside the pools and merges into Rust's shape", async () => {
   const writer = await fourSnapshots({ lineage: null });
   const { store } = writer;

@@ -256,6 +256,19 @@ test("mergeRun: a damaged source, one of another chain, or one that is gone merg
   }
 });
 
+test("[S76] mergeRun: a sound delta of the same seq from another database merges into nothing", async () => {
+  const store = new MemoryStore();
+  const [ours, other] = ["a", "b"].map((digit) => new BucketWriter({ store, lineage: digit.repeat(32) }));
+  for (const writer of [ours, other]) {
+    await writer.snapshot();
+    await writer.deltas(4);
+  }
+  const run = await runOf(ours, 2n, 5n);
+  await store.put(ours.key("delta", 4n), await bytesOf(store, other.key("delta", 4n)));
+  await assert.rejects(merge(store, run), { code: "chain_mismatch", exitCode: 5 });
+  assert.equal(await store.head(ours.levelKey(1, 2n, 5n)), null);
+});
+
 test("[S95] mergeRun: what reads back other than it was sent is removed and reported, the sources stay", async () => {
   for (const at of [9, 19, 25, 33, 41, 60, -3]) {
     const store = new MemoryStore();

@@ -240,6 +240,7 @@ test("[S97] planRetention: the newest two snapshots and what lies between them s
   assert.deepEqual(lost, [
     { lineage: null, min: 1n, max: 3n, points: 3, before: null, after: { seq: 4n, createdMs: nowMs - 20 * dayMs } },
   ]);
+  assert.equal(plan(given, { tiers: noTiers, fineWindowMs: 0 }).fineFrom!.seq, 4n, "also without a window");
   for (const ages of [[], [dayMs], [50 * dayMs]]) assert.deepEqual([...allRemoved(plan(scene(ages)))], []);
 });
 
@@ -309,10 +310,11 @@ test("[S68] planRetention: snapshots of the far future push no other out and are
 });
 
 test("[S68] planRetention: a clock of ours that is wrong removes nothing it should not", () => {
-  const given = scene([30, 20, 10, 3, 2, 1].map((day) => day * dayMs));
-  const right = plan(given);
-  const ahead = plan(given, { nowMs: nowMs + 3650 * dayMs });
-  assert.ok([...allRemoved(ahead)].every((each) => allRemoved(right).has(each)), "ten years ahead");
+  const given = scene([30 * 24, 20, 15, 10, 5, 1].map((hour) => hour * hourMs));
+  const right = plan(given, { tiers: noTiers });
+  const ahead = plan(given, { tiers: noTiers, nowMs: nowMs + 3650 * dayMs });
+  assert.ok(allRemoved(right).size > 0);
+  assert.deepEqual(allRemoved(ahead), allRemoved(right), "ten years ahead");
   const behind = plan(given, { nowMs: 0 });
   assert.equal(allRemoved(behind).size, 0, "in 1970 every time lies in the future");
 });
@@ -339,6 +341,25 @@ test("planRetention: parent lineages are part of the history, and the newest sna
   const gone = plan({ segments: [later, parent], times }, { tiers: noTiers });
   assert.deepEqual(gone.segments[1].remove.map(({ max }) => max), [4n, 3n, 2n, 1n]);
   assert.deepEqual(gone.segments[1].ranges, [{ min: 1n, max: 6n }], "up to the fork");
+});
+
+test("planRetention: what can only be reached from a snapshot that cannot be read is no reason to give one up", () => {
+  const given = scene([5, 4, 3, 2, 1].map((hour) => hour * hourMs));
+  const [segment] = given.segments;
+  // Damage before the second snapshot; the third, which it leads to, is then the first that can be relied on.
+  const deltas = segment.deltas.filter(({ max }) => max !== 3n);
+  const damaged = segmentOf([...deltas, ...segment.snapshots]);
+  const third = (times: Times): string[] => {
+    const { snapshots } = planRetention({ segments: [damaged] }, times, {
+      tiers: noTiers,
+      fineWindowMs: dayMs,
+      nowMs,
+    });
+    return [...snapshots.find(({ object: { max } }) => max === 7n)!.keptBy];
+  };
+  assert.deepEqual(third(given.times), []);
+  given.times.set(segment.snapshots[1], null);
+  assert.deepEqual(third(given.times), ["base"]);
 });
 
 test("planRetention: a snapshot whose header cannot be read stays and is the base of nothing", () => {
