@@ -2,6 +2,7 @@
 import type { Segment } from "./history.ts";
 import { bySeq, type PoolObject } from "./inventory.ts";
 import type { SeqRange } from "./plan.ts";
+import { unite, without } from "./seq_ranges.ts";
 
 /** What {@linkcode reachOf} returns. */
 export interface Reach {
@@ -32,15 +33,16 @@ export function reachOf(segment: Segment, excluded: ReadonlySet<PoolObject> = ne
 }
 
 function lostOf(segment: Segment, points: readonly PoolObject[], reached: readonly PoolObject[]): SeqRange[] {
-  const excused = [
+  const excused = unite([
     // What was merged is excused by the merged object alone: if that is lost, so are its points.
     ...(segment.retention?.ranges ?? []).filter(({ reason }) => reason === "retention"),
-    ...reached.filter(({ kind }) => kind === "level").map(({ min, max }) => ({ min, max: max - 1n })),
-  ].sort((a, b) => a.min < b.min ? -1 : 1);
+    ...reached.filter(({ kind }) => kind === "level").map(({ min, max }) => ({ min, max: max - 1n }))
+      .filter(({ min, max }) => min <= max),
+  ]);
   const lost: SeqRange[] = [];
   let next = firstSeq(segment);
   for (const end of [...points.map(({ max }) => max), lastSeq(segment) + 1n]) {
-    if (end > next) lost.push(...without({ min: next, max: end - 1n }, excused));
+    if (end > next) lost.push(...without([{ min: next, max: end - 1n }], excused));
     if (end >= next) next = end + 1n;
   }
   return lost;
@@ -59,17 +61,4 @@ function lastSeq(segment: Segment): bigint {
     (last, { max }) => max > last ? max : last,
     0n,
   );
-}
-
-/** The parts of a range that none of `others` (ascending) covers. */
-function without(range: SeqRange, others: readonly SeqRange[]): SeqRange[] {
-  const parts: SeqRange[] = [];
-  let next = range.min;
-  for (const { min, max } of others) {
-    if (max < next || min > range.max) continue;
-    if (min > next) parts.push({ min: next, max: min - 1n });
-    next = max + 1n;
-  }
-  if (next <= range.max) parts.push({ min: next, max: range.max });
-  return parts;
 }
