@@ -6,6 +6,7 @@ import { test } from "node:test";
 import { WalrustError } from "../../src/errors.ts";
 import { compact, type CompactOptions, type CompactReport } from "../../src/replication/compact.ts";
 import { readHistory } from "../../src/replication/history.ts";
+import { verify } from "../../src/replication/verify.ts";
 import type { Clock } from "../../src/runtime/types.ts";
 import { MemoryStore } from "../../src/storage/memory.ts";
 import { getBytes, type ObjectStore } from "../../src/storage/object_store.ts";
@@ -235,6 +236,15 @@ class Model {
     }
     const head = [...this.images.keys()].at(-1)!;
     assert.ok(this.promised.has(head), "the newest point is always promised");
+    const { findings, restorable } = await verify({
+      store: this.store,
+      root,
+      level: "full",
+      runtime: { clock: this.clock, sha256 },
+    });
+    const errors = findings.filter(({ severity }) => severity === "error").map(({ message }) => message);
+    assert.deepEqual(errors, [], `${what}: what goes on purpose is no damage`);
+    assert.ok(restorable !== null && restorable.points >= this.promised.size, what);
   }
 
   /** The same bucket again, to try something on. */
