@@ -5,10 +5,9 @@
 import { closeSync, copyFileSync, fsyncSync, openSync, rmSync, statSync } from "node:fs";
 import process from "node:process";
 import { parseArgs } from "node:util";
-import { execFileSync } from "node:child_process";
 import { inBenchDirectory, megabytes, MeteredChild, printColumns } from "./bench_child.ts";
 import { type BenchStore, openBenchStore } from "./bench_store.ts";
-import { benchSubjects, loadWords, type Subject } from "./bench_subject.ts";
+import { benchSubjects, hashRates, loadWords, type Subject } from "./bench_subject.ts";
 
 const { values } = parseArgs({
   options: {
@@ -27,12 +26,6 @@ function timed(database: string, name: string, ms: number, peakBytes?: number): 
     [`${name} MB/s`]: (size / 1e3 / ms).toFixed(0),
     ...(peakBytes === undefined ? {} : { [`${name} peak RSS MB`]: megabytes(peakBytes) }),
   };
-}
-
-/** The runtime's own SHA-256, MB/s: running over 1 MB pieces, one-shot over pages of 4096 bytes. */
-function hashRates(script: (path: string) => string[]): { stream: number; pages: number } {
-  const [program, ...args] = script("scripts/bench_hash.ts");
-  return JSON.parse(execFileSync(program, args, { encoding: "utf8" }));
 }
 
 async function measure(

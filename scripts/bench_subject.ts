@@ -3,6 +3,7 @@
  * `--subjects node,bun,deno,exe,litestream`, or `all` for those that are here; the runtime of the script when absent.
  * With `--built` the runtimes run dist/, as users have it, instead of the source.
  */
+import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
@@ -32,6 +33,8 @@ export interface Subject {
   snapshot(path: string, bucket: BenchBucket): string[];
   /** Words that restore the database of this name. */
   restore(name: string, output: string, bucket: BenchBucket): string[];
+  /** Words that run any command of walrust; null where it is none. */
+  readonly command: ((...args: string[]) => string[]) | null;
   /** Words that run a script under the subject's runtime; null where it is none. */
   readonly script: ((path: string) => string[]) | null;
 }
@@ -76,6 +79,7 @@ function walrust(name: string, built: boolean): Subject {
       known.lines = child.lines.length;
       return known.byPath.get(path) ?? [];
     },
+    command: (...args) => [...words, ...args],
     snapshot: (path, bucket) => [...words, "snapshot", path, ...bucket.words],
     restore: (name, output, bucket) => [...words, "restore", name, "-o", output, ...bucket.words],
   };
@@ -91,6 +95,7 @@ function litestream(program: string): Subject {
   return {
     name: "litestream",
     script: null,
+    command: null,
     async watch(paths, bucket, store) {
       const config = configure(paths, bucket);
       const child = new MeteredChild([program, "replicate", "-config", config], store.environment);
@@ -110,6 +115,12 @@ function litestream(program: string): Subject {
       bucket,
     ) => [program, "restore", "-config", configure([`/${name}.db`], bucket), "-o", output, `/${name}.db`],
   };
+}
+
+/** A runtime's own SHA-256, MB/s: running over 1 MB pieces, one-shot over pages of 4096 bytes. */
+export function hashRates(script: (path: string) => string[]): { stream: number; pages: number } {
+  const [program, ...args] = script("scripts/bench_hash.ts");
+  return JSON.parse(execFileSync(program, args, { encoding: "utf8" }));
 }
 
 /** The `litestream` program on the PATH, or null. */
