@@ -241,9 +241,9 @@ export const mutations: readonly Mutation[] = [
   },
   {
     name: "state.json is swapped without a condition",
-    file: "src/replication/lineage.ts",
-    find: "etag === null ? { ifAbsent: true, signal } : { ifMatch: etag, signal }",
-    replace: "etag === null ? { signal } : { signal }",
+    file: "src/replication/document_swap.ts",
+    find: "etag === null ? { ifAbsent: true } : { ifMatch: etag }",
+    replace: "etag === null ? {} : {}",
   },
   log(
     "a place in the log before is past the end of a shorter one",
