@@ -58,6 +58,7 @@ export type { FollowEvent, FollowOptions, FollowResult } from "./src/replication
 export * from "./src/replication/verify.ts";
 export * from "./src/replication/retention_plan.ts";
 export { type RetentionTiers, retentionTiers, type TierName } from "./src/replication/retention_tiers.ts";
+export type { CompactionEvent, CompactionOptions } from "./src/daemon/compaction.ts";
 export {
   watch,
   type WatchCall,

@@ -12,6 +12,7 @@ import { type DatabasePath, makeStatePlace, type StateOptions } from "../replica
 import type { Clock, Log, Runtime } from "../runtime/types.ts";
 import { abortable } from "../storage/wrap.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
+import { type CompactionEvent, type CompactionOptions, Compactions } from "./compaction.ts";
 import { type Limiter, limiter, limitUploads } from "./upload_limit.ts";
 import { lockInstance } from "./instance_lock.ts";
 import { LinkWatch, locateDatabase, namesOf } from "./locate.ts";
@@ -25,6 +26,7 @@ export type WatchOptions = EngineOptions & StateOptions & ValidationOptions;
 export type WatchEvent =
   | EngineEvent
   | ValidationEvent
+  | CompactionEvent
   | { kind: "failed"; path: string; error: unknown }
   /** The bucket ignores conditions of writes: another writer to the same place would not be noticed. */
   | { kind: "conditions_ignored"; path: string; ignored: readonly ("If-None-Match" | "If-Match")[] };
@@ -51,6 +53,8 @@ export interface WatchCall {
   readonly runtime: Runtime;
   /** How, as {@linkcode WatchOptions} says. */
   readonly options: WatchOptions;
+  /** When retention and merging run beside it; never when absent. */
+  readonly compaction?: CompactionOptions;
   /** Told of everything published. */
   readonly onEvent?: (event: WatchEvent) => void;
   /** Told of what goes wrong and of what is done about it. */
@@ -102,8 +106,9 @@ export async function watch(call: WatchCall): Promise<WatchResult> {
   });
   const store = limitUploads(call.store, uploadsMax, streamsMax);
   const starting = limiter(startsMax);
-  const validating = limiter(1);
-  const shared: Shared = { call, store, starting, validating, taken: new Set(), probe: { asked: false } };
+  const [validating, compacting] = [limiter(1), limiter(1)];
+  const probe = { asked: false };
+  const shared: Shared = { call, store, starting, validating, compacting, taken: new Set(), probe };
   const failures: { path: string; error: unknown }[] = [];
   await Promise.all(call.databases.map(async (database, i) => {
     try {
@@ -127,6 +132,7 @@ interface Shared {
   readonly store: ObjectStore;
   readonly starting: Limiter;
   readonly validating: Limiter;
+  readonly compacting: Limiter;
   /** Real paths and identities of the files that are watched. */
   readonly taken: Set<string>;
   /** `asked` once the bucket was asked whether it keeps conditions. */
@@ -204,9 +210,11 @@ async function watchFile(
   let isSwitched = false;
   let requests: SnapshotRequests | null = null;
   const aside = new AbortController();
+  const compactions = compactionsOf(shared, database.given, root, store);
   let probing: Promise<void> | null = null;
   const emit = (event: EngineEvent): void => {
     if (event.kind === "sync_failed") requests?.fail(event.error);
+    if (event.kind === "snapshot") compactions?.snapshotTaken();
     if (!isSwitched || event.kind !== "stopped") report(call, { ...event, path: database.given });
     if (event.kind === "started") probing ??= probe(shared, database.given, root, event.lineage, aside.signal);
   };
@@ -238,6 +246,7 @@ async function watchFile(
     const asked = requests = new SnapshotRequests({ runtime, directory, store, root, engine });
     const step = async (): Promise<number> => {
       asked.poll();
+      if (engine.started) compactions?.poll();
       return Math.min(pollIntervalMs, await engine.step());
     };
     await starting(() => {
@@ -249,6 +258,8 @@ async function watchFile(
       await leave(engine);
       return "switched";
     }
+    // Aborted at once, so that the final sync has all of its time.
+    void compactions?.end();
     const left = await engine.stop(limit.leftMs);
     if (left !== null) throw left;
   } catch (error) {
@@ -258,9 +269,22 @@ async function watchFile(
     limit.release();
     lock.release();
     aside.abort();
-    await Promise.all([probing, validation]);
+    await Promise.all([probing, validation, compactions?.end()]);
   }
   return "stopped";
+}
+
+/** Retention and merging of one database, where the call asks for them. */
+function compactionsOf(
+  { call, compacting }: Shared,
+  path: string,
+  root: string,
+  store: ObjectStore,
+): Compactions | null {
+  const { compaction: options, runtime } = call;
+  if (options === undefined || (!options.afterSnapshot && options.intervalMs === 0)) return null;
+  const emit = (event: CompactionEvent): void => report(call, event);
+  return new Compactions({ path, root, store, runtime, options, limit: compacting, emit });
 }
 
 /** Asks the bucket, once for all databases, whether it keeps conditions. Where it gives no answer the next start asks. */
@@ -298,6 +322,7 @@ function report(call: WatchCall, event: WatchEvent): void {
 
 const errorKinds: readonly string[] = ["failed", "fenced", "wal_size_exceeded", "spool_full", "corruption_detected"];
 const warningKinds: readonly string[] = [
+  "compaction_failed",
   ...["conditions_ignored", "old_sqlite", "unsafe_place", "observing", "wal_gap", "validation_failed"],
 ];
 

@@ -70,3 +70,16 @@ test("printEvent: an adopted lineage is named with the reason and what was read 
     /app\.db: going on at seq 9 of lineage a{32} \(the journal is lost\): 1 MB read from the bucket\n$/,
   );
 });
+
+test("printEvent: what a compaction did, and that a failed one is tried again", () => {
+  const event = { kind: "compacted", path, objects: 3, bytes: 2048, merged: 60, waiting: 61, warnings: [] } as const;
+  assert.match(printed(event).stdout, /app\.db: compacted: deleted 3 objects \(2 KB\), merged 60, 61 marked\n$/);
+  const warned = printed({ ...event, merged: 0, waiting: 0, warnings: ["seqs 2 to 9 were not merged"] }, {
+    quiet: true,
+  });
+  assert.match(warned.stderr, /deleted 3 objects \(2 KB\); seqs 2 to 9 were not merged\n$/);
+  const failed = printed({ kind: "compaction_failed", path, error: new StorageError("SlowDown", "slow") }, {
+    quiet: true,
+  });
+  assert.match(failed.stderr, /app\.db: not compacted, again when it is due: slow\n$/);
+});
