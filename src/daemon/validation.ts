@@ -1,7 +1,7 @@
 /** Verification on a schedule beside a watch: a part of the bucket at a time, so that it costs no more than it may. */
 import { parseJson } from "../format/json.ts";
 import { readSmallFile, writeFileAtomically } from "../replication/journal.ts";
-import { type Finding, verify, type VerifyPlace } from "../replication/verify.ts";
+import type { Finding, VerifyPlace } from "../replication/verify_report.ts";
 import type { Runtime } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import type { Limiter } from "./upload_limit.ts";
@@ -93,6 +93,8 @@ export class Validation {
     const before = this.#read();
     const after = before?.place ?? null;
     const budget = { bytes: options.validationBudget, after };
+    // Loaded when it is first used: most watches never do.
+    const { verify } = await import("../replication/verify.ts");
     const report = await verify({ store, root, level: "full", runtime, budget, parallel, signal });
     const roundBeganMs = after === null ? now : before!.roundBeganMs;
     const lastVerifiedMs = report.next === null ? roundBeganMs : before?.lastVerifiedMs ?? null;
