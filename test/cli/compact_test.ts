@@ -14,7 +14,7 @@ import { temporaryDirectory } from "../support/temporary_directory.ts";
 
 const timeout = 120_000;
 const dayMs = 86_400_000;
-const noTiers = ["--hourly", "0", "--daily", "0", "--weekly", "0", "--monthly", "0"];
+const fewTiers = ["--hourly", "1", "--daily", "1", "--weekly", "1", "--monthly", "1"];
 
 interface Ended {
   code: number | null;
@@ -61,12 +61,12 @@ test(
     const writer = await bucket(directory, "app");
     const url = `file://${directory}`;
     const before = filesOf(directory);
-    const plan = walrust("compact", "app", "-b", url, "--merge", ...noTiers);
+    const plan = walrust("compact", "app", "-b", url, "--merge", ...fewTiers);
     assert.deepEqual([plan.code, plan.stderr], [0, ""], plan.stderr);
     assert.match(plan.stdout, /^app: 2 snapshots of 4 stay \(dry run\)\n/);
     assert.match(
       plan.stdout,
-      /stays +seq 80 .* 2 d 0 h old .* newest\n +stays +seq 9 .* second\n +goes +seq 5 .*\n +goes +seq 1 /,
+      /stays +seq 80 .* 2 d 0 h old .* newest, hourly, daily, weekly, monthly\n +stays +seq 9 .* second\n +goes +seq 5 .*\n +goes +seq 1 /,
     );
     assert.match(plan.stdout, /goes +changes in seqs 2 to 8: 7 objects/);
     assert.match(plan.stdout, /lost +8 points, seqs 1 to 8, before seq 9 of /);
@@ -74,7 +74,7 @@ test(
     assert.match(plan.stdout, /would free .*: 9 objects, .*\nnothing was deleted: add --force to do it\n$/);
     assert.deepEqual(filesOf(directory), before);
 
-    const marked = walrust("compact", "app", "-b", url, "--merge", ...noTiers, "--force");
+    const marked = walrust("compact", "app", "-b", url, "--merge", ...fewTiers, "--force");
     assert.deepEqual([marked.code, marked.stderr], [0, ""], marked.stderr);
     assert.match(
       marked.stdout,
@@ -82,7 +82,7 @@ test(
     );
     assert.equal(filesOf(directory).length, before.length + 2);
 
-    const swept = walrust("prune", "app", "-b", url, "--merge", ...noTiers, "--force", "--grace", "0", "--json");
+    const swept = walrust("prune", "app", "-b", url, "--merge", ...fewTiers, "--force", "--grace", "0", "--json");
     assert.equal(swept.code, 0, swept.stderr);
     const report = JSON.parse(swept.stdout);
     assert.deepEqual([report.name, report.dryRun, report.deleted.objects, report.waiting.objects], [
@@ -126,13 +126,13 @@ test(
     await bucket(directory, "sound");
     mkdirSync(join(directory, "notes"));
     writeFileSync(join(directory, `broken/lineages/${broken.lineage}/retention.json`), "{");
-    const few = walrust("compact", "-b", url, ...noTiers, "--force", "--grace", "0", "--max-delete", "3");
+    const few = walrust("compact", "-b", url, ...fewTiers, "--force", "--grace", "0", "--max-delete", "3");
     assert.equal(few.code, 2, few.stdout);
     assert.match(
       few.stderr,
       /broken\/: 9 objects would go, more than 3[^]*sound\/: 9 objects would go, more than 3[^]*hint:/,
     );
-    const { code, stdout, stderr } = walrust("compact", "-b", url, ...noTiers, "--force", "--grace", "0");
+    const { code, stdout, stderr } = walrust("compact", "-b", url, ...fewTiers, "--force", "--grace", "0");
     assert.equal(code, 5, stderr);
     assert.match(stderr, /broken\/lineages\/.*\/retention\.json/);
     assert.match(stdout, /^sound: 2 snapshots of 4 stay\n[^]*✓ deleted 9 objects, /);
