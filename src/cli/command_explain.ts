@@ -8,7 +8,7 @@ import { chooseDatabases, type ChosenDatabase } from "./databases.ts";
 import { addressOf, bucketOf, openDestination, profileNameOf, serviceOptions } from "./destination.ts";
 import { type Output, table } from "./output.ts";
 import { type Origin, originText, type Resolved, resolveSettings } from "./resolved.ts";
-import { inUnit, retentionSettings, type Setting, textOf, watchSettings } from "./settings.ts";
+import { inUnit, retainSettings, type Setting, textOf, watchSettings } from "./settings.ts";
 
 /** A setting, or what is like one, for people and machines. */
 interface Fact {
@@ -37,7 +37,7 @@ export function run(context: CommandContext, call: CommandCall): Promise<number>
   const storage = storageOf(context);
   const general = resolveSettings(watchSettings, call, configuration?.settings);
   const sync = factsOf(watchSettings, general);
-  const retention = factsOf(retentionSettings, resolveSettings(retentionSettings, call, configuration?.settings));
+  const retention = factsOf(retainSettings, resolveSettings(retainSettings, call, configuration?.settings));
   const snapshotsMax = retention.reduce((sum, { value }) => sum + Number(value), 0);
   const databases = databasesOf(context, call, general);
   const file = configuration?.file ?? null;

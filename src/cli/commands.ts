@@ -4,8 +4,10 @@ import type { CommandModule } from "./context.ts";
 import type { ArgumentSpec, CommandSpec, OptionSpec, ProgramSpec } from "./parser.ts";
 import {
   captureMode,
+  compactionSettings,
   flagOf,
   machineSettings,
+  retainSettings,
   retentionSettings,
   sharedOptions,
   stateDirectory,
@@ -27,7 +29,7 @@ const watchArguments: readonly ArgumentSpec[] = [{
 }];
 
 const watchOptions: readonly OptionSpec[] = [
-  ...[...syncSettings, ...machineSettings, stateDirectory].map(flagOf),
+  ...[...syncSettings, ...compactionSettings, ...retainSettings, ...machineSettings, stateDirectory].map(flagOf),
   { flags: "--wait", description: "wait for databases that are absent, empty, locked or not in WAL mode yet" },
   flagOf(captureMode),
   {

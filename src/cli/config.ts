@@ -5,7 +5,15 @@ import { readSmallFile } from "../replication/journal.ts";
 import type { Files } from "../runtime/types.ts";
 import { s3Address } from "../storage/s3_address.ts";
 import { placedError } from "./placed_error.ts";
-import { defaultFile, fileSettings, laterKeys, laterTables, type Setting, syncSettings } from "./settings.ts";
+import {
+  compactionSettings,
+  defaultFile,
+  fileSettings,
+  laterKeys,
+  laterTables,
+  type Setting,
+  syncSettings,
+} from "./settings.ts";
 import { nearestWord } from "./suggestion.ts";
 import { isTable, kindOf, TomlDocument, type TomlTable } from "./toml.ts";
 import type { TomlPath } from "./toml_places.ts";
@@ -115,7 +123,7 @@ class Reader {
       return {
         path: this.#text([...at, "path"], path),
         prefix: prefix === undefined ? null : this.#prefix([...at, "prefix"], prefix),
-        settings: this.#settings(at, rest, syncSettings, ["path", "prefix"]),
+        settings: this.#settings(at, rest, [...syncSettings, ...compactionSettings], ["path", "prefix"]),
       };
     });
   }

@@ -9,7 +9,7 @@ import { bucketOf } from "./destination.ts";
 import { expandPattern, isPattern } from "./path_pattern.ts";
 import { placedError } from "./placed_error.ts";
 import { type Origin, type Resolved, resolveSettings } from "./resolved.ts";
-import { defaultFile, watchSettings } from "./settings.ts";
+import { defaultFile, retainSettings, watchSettings } from "./settings.ts";
 import { userStateDirectory } from "./watch_options.ts";
 
 /** A database, and everything that is set for it. */
@@ -57,7 +57,7 @@ export function chooseDatabase(
   const key = keyOf(context, path);
   const entry = known.find((file) => keyOf(context, file.path) === key)?.entry;
   if (entry !== undefined) return chosenBy(context, call, path, entry);
-  const settings = resolveSettings(watchSettings, call, context.configuration?.settings);
+  const settings = resolveSettings([...watchSettings, ...retainSettings], call, context.configuration?.settings);
   return { path, origin: { kind: "argument", name: path }, settings };
 }
 
@@ -66,7 +66,12 @@ function chosenBy(context: CommandContext, call: CommandCall, path: string, entr
     path,
     ...(entry.prefix === null ? {} : { prefix: entry.prefix.value }),
     origin: { kind: "file", name: entry.path.place },
-    settings: resolveSettings(watchSettings, call, entry.settings, context.configuration?.settings),
+    settings: resolveSettings(
+      [...watchSettings, ...retainSettings],
+      call,
+      entry.settings,
+      context.configuration?.settings,
+    ),
   };
 }
 

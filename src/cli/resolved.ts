@@ -27,14 +27,14 @@ export function resolveSettings(
 }
 
 function resolveSetting(
-  { name, flags, fallback }: Setting,
+  { name, inFile: nameInFile = name, flags, fallback }: Setting,
   { given, options }: CommandCall,
   files: readonly (GivenSettings | undefined)[],
 ): Resolved {
   if (flags !== null && given.has(name)) {
     return { value: options[name], origin: { kind: "flag", name: /--[\w-]+/.exec(flags)![0] } };
   }
-  const inFile = files.map((file) => file?.get(name)).find((found) => found !== undefined);
+  const inFile = files.map((file) => file?.get(nameInFile)).find((found) => found !== undefined);
   if (inFile !== undefined) return { value: inFile.value, origin: { kind: "file", name: inFile.place } };
   return { value: fallback, origin: { kind: "default", name: null } };
 }

@@ -15,6 +15,8 @@ export interface Setting {
   readonly name: string;
   /** As the parser wants them, or null where it is set by the file alone. */
   readonly flags: string | null;
+  /** The {@linkcode Setting.name} under which walrust.toml has it, where that is another. */
+  readonly inFile?: string;
   /** Where walrust.toml has it, or null where it is a flag alone. */
   readonly table: SettingTable | null;
   /** Its key there. */
@@ -137,6 +139,32 @@ export const syncSettings: readonly Setting[] = [
   },
 ];
 
+/** When retention and merging run beside a watch; these may be set for one database too. */
+export const compactionSettings: readonly Setting[] = [
+  {
+    name: "compactAfterSnapshot",
+    flags: "--compact-after-snapshot",
+    table: "sync",
+    key: "compact_after_snapshot",
+    description: "retention and merging after each snapshot",
+    type: "true or false",
+    parse: truth,
+    fallback: false,
+  },
+  {
+    name: "compactInterval",
+    flags: "--compact-interval <seconds>",
+    table: "sync",
+    key: "compact_interval",
+    description: "time between retention and merging; 0 = none",
+    type: "number",
+    parse: secondsAsMs(0),
+    fallback: 0,
+    unit: "seconds",
+    zero: "none",
+  },
+];
+
 /** What only flags set. */
 export const machineSettings: readonly Setting[] = [
   {
@@ -199,7 +227,13 @@ export const captureMode: Setting = {
 };
 
 /** Everything that decides how a database is watched. */
-export const watchSettings: readonly Setting[] = [...syncSettings, ...machineSettings, stateDirectory, captureMode];
+export const watchSettings: readonly Setting[] = [
+  ...syncSettings,
+  ...compactionSettings,
+  ...machineSettings,
+  stateDirectory,
+  captureMode,
+];
 
 const periods: Readonly<Record<TierName, string>> = {
   hourly: "hours",
@@ -221,8 +255,20 @@ export const retentionSettings: readonly Setting[] = tierNames.map((tier) => ({
   unit: "snapshots",
 }));
 
+/** `[retention]` as the flags of a watch. */
+export const retainSettings: readonly Setting[] = retentionSettings.map((setting) => {
+  const { key } = setting;
+  const name = `retain${key[0].toUpperCase()}${key.slice(1)}`;
+  return { ...setting, name, inFile: key, flags: `--retain-${key} <number>` };
+});
+
 /** Every setting that walrust.toml may hold. */
-export const fileSettings: readonly Setting[] = [...s3Settings, ...syncSettings, ...retentionSettings];
+export const fileSettings: readonly Setting[] = [
+  ...s3Settings,
+  ...syncSettings,
+  ...compactionSettings,
+  ...retentionSettings,
+];
 
 /** Tables that the documentation of walrust names and this version does not have. */
 export const laterTables: readonly string[] = ["retry", "webhooks"];
@@ -232,8 +278,6 @@ export const laterKeys: Readonly<Record<string, unknown>> = {
   max_changes: 0n,
   max_interval: 0n,
   on_idle: 0n,
-  compact_after_snapshot: false,
-  compact_interval: 0n,
 };
 
 /** Options that every command accepts, before or after its name. */
@@ -255,6 +299,7 @@ export const sharedOptions: readonly OptionSpec[] = [
 export function flagOf(setting: Setting): OptionSpec {
   const { flags, description, parse, fallback, unit } = setting;
   if (flags === null) throw new TypeError(`${setting.key} has no flag`);
+  if (!flags.includes("<")) return { flags, description, fallback };
   if (fallback === undefined) return { flags, description, parse };
   const isOther = unit === "seconds" || unit === "bytes";
   return {

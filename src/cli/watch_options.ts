@@ -24,6 +24,16 @@ export function watchOptionsOf(
     freeSpaceMin: number("minFreeSpace"),
     validationIntervalMs: number("validationInterval"),
     validationBudget: number("validationBudget"),
+    compaction: {
+      afterSnapshot: settings.get("compactAfterSnapshot")!.value === true,
+      intervalMs: number("compactInterval"),
+      tiers: {
+        hourly: number("retainHourly"),
+        daily: number("retainDaily"),
+        weekly: number("retainWeekly"),
+        monthly: number("retainMonthly"),
+      },
+    },
     mode: mode === "pin" || mode === "observe" ? mode : "auto",
     adopt: options.adopt === true,
     stateDirectory: typeof stateDirectory === "string" ? stateDirectory : null,

@@ -20,7 +20,10 @@ import { SnapshotRequests } from "./snapshot_request.ts";
 import { Validation, type ValidationEvent, type ValidationOptions } from "./validation.ts";
 
 /** How databases are watched. */
-export type WatchOptions = EngineOptions & StateOptions & ValidationOptions;
+export type WatchOptions = EngineOptions & StateOptions & ValidationOptions & {
+  /** When retention and merging run beside it; never when absent. */
+  readonly compaction?: CompactionOptions;
+};
 
 /** What happens while watching. */
 export type WatchEvent =
@@ -53,8 +56,6 @@ export interface WatchCall {
   readonly runtime: Runtime;
   /** How, as {@linkcode WatchOptions} says. */
   readonly options: WatchOptions;
-  /** When retention and merging run beside it; never when absent. */
-  readonly compaction?: CompactionOptions;
   /** Told of everything published. */
   readonly onEvent?: (event: WatchEvent) => void;
   /** Told of what goes wrong and of what is done about it. */
@@ -281,7 +282,7 @@ function compactionsOf(
   root: string,
   store: ObjectStore,
 ): Compactions | null {
-  const { compaction: options, runtime } = call;
+  const { options: { compaction: options }, runtime } = call;
   if (options === undefined || (!options.afterSnapshot && options.intervalMs === 0)) return null;
   const emit = (event: CompactionEvent): void => report(call, event);
   return new Compactions({ path, root, store, runtime, options, limit: compacting, emit });

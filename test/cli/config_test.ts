@@ -311,6 +311,7 @@ test("readConfiguration: everything that may stand in it, with its place", () =>
     `[s3]\nbucket = "s3://\${BUCKET}/x"\nendpoint = "https://s3.example.com"\nregion = "eu-central-1"\n` +
       "[sync]\nwal_sync_interval = 0.25\nsnapshot_interval = 0\ncheckpoint_interval = 5\non_startup = false\n" +
       "min_checkpoint_page_count = 1_500\nwal_truncate_threshold_pages = 0x100\nvalidation_interval = 86400\n" +
+      "compact_after_snapshot = true\ncompact_interval = 7200\n" +
       Object.entries(laterKeys).map(([key, value]) => `${key} = ${value}\n`).join("") +
       "[retention]\nhourly = 1\ndaily = 2\nweekly = 3\nmonthly = 4\n" +
       `[[databases]]\npath = "/data/*.db"\n[[databases]]\npath = 'b$\${x}.db'\nprefix = "team/b/"\nsnapshot_interval = 60\n`,
@@ -328,6 +329,8 @@ test("readConfiguration: everything that may stand in it, with its place", () =>
     minCheckpointPages: 1500,
     walTruncateThreshold: 256,
     validationInterval: 86_400_000,
+    compactAfterSnapshot: true,
+    compactInterval: 7_200_000,
     hourly: 1,
     daily: 2,
     weekly: 3,

@@ -5,12 +5,14 @@ import test from "node:test";
 import fc from "fast-check";
 import { commands, program } from "../../src/cli/commands.ts";
 import type { GivenSettings } from "../../src/cli/config.ts";
+import type { CommandCall } from "../../src/cli/context.ts";
 import { parseArguments } from "../../src/cli/parser.ts";
 import { originText, resolveSettings } from "../../src/cli/resolved.ts";
 import {
   fileSettings,
   flagOf,
   inUnit,
+  retainSettings,
   retentionSettings,
   s3Settings,
   type Setting,
@@ -34,13 +36,14 @@ const words: Record<string, string> = {
   minCheckpointPages: "8",
   walTruncateThreshold: "9",
   validationInterval: "3600",
+  compactInterval: "86400",
   validationBudget: "5MiB",
   spoolMaxSize: "2MiB",
   minFreeSpace: "1KiB",
   stateDir: "/s",
   mode: "observe",
 };
-const flagged = [...s3Settings, ...watchSettings].filter(({ flags }) => flags !== null);
+const flagged = [...s3Settings, ...watchSettings].filter(({ flags }) => flags?.includes("<") === true);
 
 function call(line: string[]): ReturnType<typeof parseArguments> & { kind: "command" } {
   const parsed = parseArguments(program, line);
@@ -61,6 +64,16 @@ test("settings: names and keys are told apart, and each flag reaches its name wi
     assert.notDeepEqual(options[setting.name], setting.fallback, "the word is another than the default");
     assert.deepEqual(call(["watch", "a.db"]).options[setting.name], setting.fallback);
   }
+});
+
+test("settings: a flag without a value is true where it is given, and retention has flags of its own beside a watch", () => {
+  const plain = call(["watch", "a.db"]);
+  const { options, given, positionals } = call(["watch", "--compact-after-snapshot", "a.db", "--retain-daily", "3"]);
+  assert.deepEqual(positionals, [["a.db"]]);
+  assert.deepEqual([plain.options.compactAfterSnapshot, options.compactAfterSnapshot], [false, true]);
+  const file = new Map([["daily", { value: 5, place: "walrust.toml:1:1" }]]);
+  const daily = (its: CommandCall): unknown => resolveSettings(retainSettings, its, file).get("retainDaily")!.value;
+  assert.deepEqual([daily(plain), daily({ options, given, positionals })], [5, 3]);
 });
 
 test("settings: the help shows every flag of the table with its default, as it would be given", () => {

@@ -154,8 +154,12 @@ test("watch: compacts beside replication, and what it says comes with the other 
     store: scene.store,
     prefix: "",
     runtime: { ...system, clock: scene.clock },
-    options: { ...watchOptionsOf(scene), walSyncIntervalMs: 20, snapshotIntervalMs: 60 },
-    compaction: { afterSnapshot: true, intervalMs: 0, tiers, graceMs: 0 },
+    options: {
+      ...watchOptionsOf(scene),
+      walSyncIntervalMs: 20,
+      snapshotIntervalMs: 60,
+      compaction: { afterSnapshot: true, intervalMs: 0, tiers, graceMs: 0 },
+    },
     onEvent: (event) => void events.push(event),
     signal: stop.signal,
   });
