@@ -1,16 +1,19 @@
 /**
  * Care of a backup: `verify` beside the runtime's own SHA-256 rate, merging, and a replica that catches up: MB/s, peak
- * resident memory, how long readers were kept out. `--megabytes N` (48, at most 60) of database, `--changesets N` (120) of about
+ * resident memory, how long readers were kept out; and how long after a commit a program reads it in a replica behind a
+ * live watch, both with one second between two looks (`--s3`: over a real S3 server). `--megabytes N` (48, at most 60) of database, `--changesets N` (120) of about
  * one MB each behind its snapshot, `--subjects …` and `--built` as in bench_subject.ts, `--directory D`.
  */
 import { cpSync, readdirSync, statSync, utimesSync } from "node:fs";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { systemRuntime } from "../src/runtime/system.ts";
 import { DirectoryStore } from "../src/storage/directory.ts";
 import { SqliteSource } from "../test/replication/sqlite_source.ts";
-import { inBenchDirectory, megabytes, MeteredChild, printColumns } from "./bench_child.ts";
+import { inBenchDirectory, megabytes, MeteredChild, pause, percentile, printColumns } from "./bench_child.ts";
+import { type BenchStore, openBenchStore } from "./bench_store.ts";
 import { benchSubjects, hashRates, type Subject } from "./bench_subject.ts";
 
 const { values } = parseArgs({
@@ -18,11 +21,14 @@ const { values } = parseArgs({
     megabytes: { type: "string", default: "48" },
     changesets: { type: "string", default: "120" },
     subjects: { type: "string" },
+    s3: { type: "boolean", default: false },
     built: { type: "boolean", default: false },
     directory: { type: "string" },
   },
 });
 const rows = Number(values.megabytes) * 1024;
+/** Looks at the replica, 20 ms apart. */
+const lagTurns = 1200;
 
 /** A bucket with a snapshot in `first`, and in `whole` the changesets behind it and one more snapshot. */
 async function makeBuckets(first: string, whole: string, directory: string): Promise<void> {
@@ -135,12 +141,56 @@ async function measure(
   };
 }
 
+/** Milliseconds from each commit of the primary to the moment at which a program reads it in the replica. */
+async function lags(subject: Subject, store: BenchStore, directory: string): Promise<number[]> {
+  const path = `${directory}/live-${subject.name}.db`;
+  const local = `${directory}/replica-${subject.name}.db`;
+  const primary = new DatabaseSync(path);
+  primary.exec("PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, at REAL)");
+  const bucket = await store.bucket(`live-${subject.name}`);
+  const watch = await subject.watch([path], bucket, store);
+  const [, url, ...words] = bucket.words;
+  const source = `${url}/live-${subject.name}`;
+  const follow = subject.command!("replicate", source, "--local", local, "--interval", "1s", "--json", ...words);
+  const replica = new MeteredChild(follow, store.environment);
+  await replica.until((events) => events.some(({ kind }) => kind === "bootstrapped"));
+  const reader = new DatabaseSync(local);
+  reader.exec("PRAGMA busy_timeout = 1000");
+  const [insert, read] = [
+    primary.prepare("INSERT INTO t (at) VALUES (?)"),
+    reader.prepare("SELECT id, at FROM t WHERE id > ? ORDER BY id"),
+  ];
+  const found: number[] = [];
+  let last = 0;
+  for (let turn = 0; turn < lagTurns; turn++) {
+    if (turn % 3 === 0) insert.run(Date.now());
+    for (const row of read.all(last) as { id: number; at: number }[]) {
+      found.push(Date.now() - row.at);
+      last = row.id;
+    }
+    await pause(20);
+  }
+  await replica.stop();
+  await watch.stop();
+  reader.close();
+  primary.close();
+  return found;
+}
+
 await inBenchDirectory(values.directory, async (directory) => {
   const [first, whole] = [`${directory}/first`, `${directory}/whole`];
   await makeBuckets(first, whole, directory);
   const columns: [string, Record<string, string>][] = [];
+  const store = await openBenchStore(directory, values.s3);
   for (const subject of benchSubjects(values.subjects, values.built).filter(({ command }) => command !== null)) {
-    columns.push([subject.name, await measure(subject, first, whole, directory)]);
+    const figures = await measure(subject, first, whole, directory);
+    const behind = await lags(subject, store, directory);
+    columns.push([subject.name, {
+      ...figures,
+      [`lag of the replica, ${store.name}, median ms`]: percentile(behind, 0.5).toFixed(0),
+      "… 99 of 100 within, ms": percentile(behind, 0.99).toFixed(0),
+    }]);
   }
+  await store.stop();
   printColumns(`${values.megabytes} MB and ${values.changesets} changesets, file://, ${process.platform}`, columns);
 });

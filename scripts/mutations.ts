@@ -36,6 +36,7 @@ const staged = inReplication("staged_pages");
 const stream = inReplication("stream");
 const walk = inReplication("walk");
 const objectReader = inReplication("object_reader");
+const replica = inReplication("replica");
 const writerCheck = inReplication("writer_check");
 
 export const mutations: readonly Mutation[] = [
@@ -276,7 +277,7 @@ export const mutations: readonly Mutation[] = [
     "      this.#assertUnchanged();\n      this.#write",
     "      this.#write",
   ),
-  replicaFile("replica: the journal goes before the pages are on disk", "      this.#file.sync();\n", ""),
+  replica("replica: the journal goes before the pages are on disk", "  file.sync();\n", ""),
   replicaFile(
     "replica: the journal's name is not forced before pages are written",
     "      files.rename(journal.path, hotPath);\n      files.syncDirectory(directory);\n",
@@ -287,10 +288,10 @@ export const mutations: readonly Mutation[] = [
     "      files.remove(hotPath);\n      files.syncDirectory(directory);\n",
     "      files.remove(hotPath);\n",
   ),
-  replicaFile(
+  replica(
     "replica: readers are told of no change",
-    "    const counter = (old.counter + 1) >>> 0;\n",
-    "    const { counter } = old;\n",
+    "  const counter = (to.counter + 1) >>> 0;\n",
+    "  const { counter } = to;\n",
   ),
   replicaFile(
     "replica: writers are not held off between two updates",

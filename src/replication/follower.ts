@@ -7,11 +7,13 @@ import { sidecarSuffixes } from "./apply.ts";
 import type { FollowEvent, FollowOptions, FollowResult } from "./follow_options.ts";
 import { absolutePath, directoryOf } from "./paths.ts";
 import { bootstrapReplica, removeBootstrap } from "./replica_bootstrap.ts";
-import { changed, type PreparedUpdate, ReplicaFile } from "./replica_file.ts";
+import { changed, type PreparedUpdate, type Replica } from "./replica.ts";
+import { ReplicaCopy } from "./replica_copy.ts";
+import { ReplicaFile } from "./replica_file.ts";
 import { preparedJournalPath } from "./replica_journal.ts";
 import { lockReplica } from "./replica_lock.ts";
 import { type Advance, ReplicaSource } from "./replica_source.ts";
-import { readReplicaState, type ReplicaPoint, replicaStatePath } from "./replica_state.ts";
+import { readReplicaState, type ReplicaPoint, type ReplicaState, replicaStatePath } from "./replica_state.ts";
 import type { StagedPages } from "./staged_pages.ts";
 import { ChangesetWalk, type WalkPlan } from "./walk.ts";
 
@@ -40,13 +42,8 @@ const busyRetryMaxMs = 5000;
  * ```
  */
 export async function follow(options: FollowOptions): Promise<FollowResult> {
-  const { runtime, signal } = options;
+  const { runtime, signal, onEvent } = options;
   const { files } = runtime;
-  if (runtime.sqlite === null) {
-    throw new DatabaseError("no_sqlite", "a replica needs the runtime's built-in SQLite, which this one has not", {
-      hint: "use Node 22.13 or newer, Deno 2.2 or newer, or Bun 1.4 or newer; walrust restore works without it",
-    });
-  }
   signal?.throwIfAborted();
   if (files.stat(directoryOf(options.localPath))?.type !== "directory") {
     throw new ConfigError("output_directory", `the directory ${directoryOf(options.localPath)} does not exist`, {
@@ -56,7 +53,12 @@ export async function follow(options: FollowOptions): Promise<FollowResult> {
   // SQLite looks for a journal beside the file itself, whatever link led there.
   const isThere = files.stat(options.localPath) !== null;
   const localPath = isThere ? files.realPath(options.localPath) : absolutePath(files, options.localPath);
-  const lock = lockReplica(runtime, localPath);
+  if (runtime.sqlite === null) {
+    const message =
+      "this runtime has no SQLite: each update is a new file, and programs see it when they open it again";
+    onEvent?.({ kind: "warning", message });
+  }
+  const lock = runtime.sqlite === null ? null : lockReplica(runtime, localPath);
   try {
     const follower = new Follower({ ...options, localPath });
     try {
@@ -65,7 +67,7 @@ export async function follow(options: FollowOptions): Promise<FollowResult> {
       follower.close();
     }
   } finally {
-    lock.release();
+    lock?.release();
   }
 }
 
@@ -73,7 +75,7 @@ class Follower {
   readonly #options: FollowOptions;
   readonly #sourceName: string;
   readonly #source: ReplicaSource;
-  #replica: ReplicaFile | null = null;
+  #replica: Replica | null = null;
   /** What stands there is moved aside at the first bootstrap, never at a later one. */
   #rebootstraps: boolean;
   /** True once the bucket has answered: what it refuses later may pass. */
@@ -131,8 +133,8 @@ class Follower {
   }
 
   /** The replica that is there; null when none is, or another one is wanted. */
-  #resume(): ReplicaFile | null {
-    const { runtime, localPath, ownProcess = false } = this.#options;
+  #resume(): Replica | null {
+    const { runtime, localPath } = this.#options;
     const { files } = runtime;
     if (this.#rebootstraps || files.stat(localPath) === null) return null;
     const state = readReplicaState(files, localPath);
@@ -150,14 +152,14 @@ class Follower {
       });
     }
     if (files.stat(`${localPath}-wal`) !== null) throw changed(localPath, "it has a WAL");
-    const replica = new ReplicaFile({ runtime, localPath, isShared: !ownProcess }, state);
+    const replica = this.#open(state);
     const { lineage, seq } = replica.point;
     this.#emit({ kind: "resumed", source: this.#sourceName, lineage, seq });
     return replica;
   }
 
-  async #bootstrap(): Promise<ReplicaFile> {
-    const { store, root, runtime, localPath, ownProcess = false } = this.#options;
+  async #bootstrap(): Promise<Replica> {
+    const { store, root, runtime, localPath } = this.#options;
     const { signal, onProgress, log, parallel = parallelDefault } = this.#options;
     if (!this.#rebootstraps) this.#refuseSidecars();
     const { state, report, moved } = await bootstrapReplica({
@@ -175,7 +177,13 @@ class Follower {
       ...{ kind: "bootstrapped", source: this.#sourceName, lineage, snapshotSeq, seq, bytes },
       ...{ pages: state.after.pageCount, undo: moved.undo },
     });
-    return new ReplicaFile({ runtime, localPath, isShared: !ownProcess }, state);
+    return this.#open(state);
+  }
+
+  #open(state: ReplicaState): Replica {
+    const { runtime, localPath, ownProcess = false } = this.#options;
+    const options = { runtime, localPath, isShared: !ownProcess };
+    return runtime.sqlite === null ? new ReplicaCopy(options, state) : new ReplicaFile(options, state);
   }
 
   /** A journal or WAL without its database would be played into the new one. */
@@ -190,7 +198,7 @@ class Follower {
   }
 
   /** Applies what lies ahead, one update after the other; true when more is known to lie behind it. */
-  async #follow(replica: ReplicaFile, advance: Advance): Promise<boolean> {
+  async #follow(replica: Replica, advance: Advance): Promise<boolean> {
     const { signal } = this.#options;
     const { snapshot, steps, lineage, own, reason } = advance;
     if (snapshot !== null) this.#checkSpace(replica.point, snapshot.size);
@@ -251,7 +259,7 @@ class Follower {
   }
 
   /** Makes the update happen as soon as readers let it; returns how long they were kept out. */
-  async #commit(replica: ReplicaFile, update: PreparedUpdate): Promise<number> {
+  async #commit(replica: Replica, update: PreparedUpdate): Promise<number> {
     const { runtime, signal } = this.#options;
     const beganMs = runtime.clock.monotonic();
     try {

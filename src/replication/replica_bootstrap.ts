@@ -5,7 +5,7 @@ import type { Log } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { installImage, io, type MovedAside, removeLeftovers, sidecarSuffixes, unsound } from "./apply.ts";
 import { readWhole } from "./image.ts";
-import type { ReplicaRuntime } from "./replica_file.ts";
+import type { ReplicaRuntime } from "./replica.ts";
 import { type ReplicaPoint, type ReplicaState, writeReplicaState } from "./replica_state.ts";
 import { restore, type RestoreProgress, type RestoreReport } from "./restore.ts";
 

@@ -12,51 +12,37 @@
  * 5. pages and size
  * 6. the journal is removed: the update has happened
  */
-import { assert, DatabaseError } from "../errors.ts";
-import { bytesOfHex, equalBytes, hexOf } from "../format/bytes.ts";
-import { lockBytePage, parseSqliteHeader, setRollbackForm, sqliteHeaderSize } from "../format/sqlite_header.ts";
-import type { OpenFile, Runtime, SqliteConnection } from "../runtime/types.ts";
-import { io, unsound } from "./apply.ts";
+import { DatabaseError } from "../errors.ts";
+import { bytesOfHex, equalBytes } from "../format/bytes.ts";
+import { lockBytePage } from "../format/sqlite_header.ts";
+import type { OpenFile, SqliteConnection } from "../runtime/types.ts";
+import { io } from "./apply.ts";
 import { openDatabaseFile } from "./database_file.ts";
 import { readWhole } from "./image.ts";
 import { directoryOf } from "./paths.ts";
+import {
+  changed,
+  differenceOf,
+  pagesOf,
+  pointOfFile,
+  type PreparedUpdate,
+  type Replica,
+  type ReplicaOptions,
+  type ReplicaRuntime,
+  runSize,
+  targetOf,
+  withOwnHeader,
+  writeUpdate,
+} from "./replica.ts";
 import { ReplicaJournal } from "./replica_journal.ts";
 import { type ReplicaPoint, type ReplicaState, writeReplicaState } from "./replica_state.ts";
-import { type StageBase, StagedPages } from "./staged_pages.ts";
-
-/** What a replica needs of the machine. */
-export type ReplicaRuntime = Pick<Runtime, "files" | "sha256" | "sqlite" | "random" | "clock">;
-
-/** Options of {@linkcode ReplicaFile}. */
-export interface ReplicaFileOptions {
-  runtime: ReplicaRuntime;
-  /** Absolute path of the database. */
-  localPath: string;
-  /** True where other code of this process may have the replica open. */
-  isShared: boolean;
-}
-
-/** An update that is ready but for the exclusive lock. */
-export interface PreparedUpdate {
-  /** Where it leads. */
-  readonly to: ReplicaPoint;
-  /** Pages it writes. */
-  readonly pages: number;
-  /** Null when no page differs: the document alone changes. */
-  readonly journal: ReplicaJournal | null;
-  readonly staged: StagedPages;
-  /** Page 1 as it will be. */
-  readonly firstPage: Uint8Array;
-}
+import { StagedPages } from "./staged_pages.ts";
 
 /** How long readers may hold up an update before it is tried again later, milliseconds. New ones wait meanwhile. */
 const lockTimeoutMs = 1000;
 
-/** Bytes read, compared and written at once. */
-const runSize = 1024 * 1024;
-
 /** An open replica. Call {@linkcode ReplicaFile.close} when done. */
-export class ReplicaFile implements StageBase {
+export class ReplicaFile implements Replica {
   readonly #runtime: ReplicaRuntime;
   readonly #path: string;
   readonly #source: string;
@@ -71,7 +57,7 @@ export class ReplicaFile implements StageBase {
    * Opens the replica that `state` describes. What a crash left half done is rolled back by SQLite. Throws
    * `DatabaseError`: `replica_changed` when somebody else wrote to it, `sqlite_busy` when readers have it right now.
    */
-  constructor(options: ReplicaFileOptions, state: ReplicaState) {
+  constructor(options: ReplicaOptions, state: ReplicaState) {
     const { runtime, localPath, isShared } = options;
     this.#runtime = runtime;
     this.#path = localPath;
@@ -83,9 +69,7 @@ export class ReplicaFile implements StageBase {
       connection = runtime.sqlite!.open(localPath, { readOnly: false, busyTimeoutMs: lockTimeoutMs });
       this.#connection = connection;
       connection.beginRead();
-      const point = [state.after, state.before].find((candidate) => this.#difference(candidate) === null);
-      if (point === undefined) throw changed(localPath, this.#difference(state.after)!);
-      this.#point = point;
+      this.#point = pointOfFile(this.#file, localPath, state, runtime);
       this.#documented = state.after;
     } catch (error) {
       connection?.close();
@@ -94,7 +78,6 @@ export class ReplicaFile implements StageBase {
     }
   }
 
-  /** The point it is at. */
   get point(): ReplicaPoint {
     return this.#point;
   }
@@ -112,45 +95,24 @@ export class ReplicaFile implements StageBase {
     if (first === 1) into.set(bytesOfHex(this.#point.sourceHeader));
   }
 
-  /** Begins to stage an update. */
   stage(): StagedPages {
     const { files, sha256 } = this.#runtime;
     return new StagedPages({ files, sha256, path: `${this.#path}-replica-staged`, base: this });
   }
 
-  /** Prepares what is staged, without holding up anybody; its last changeset belongs to `lineage`. */
   prepare(staged: StagedPages, lineage: string | null): PreparedUpdate {
-    const { last, pageSize, pageCount } = staged;
-    assert(last !== null, "an update has at least one changeset");
-    const old = this.#point;
-    staged.fillCutPages(old.pageCount * old.pageSize);
-    const firstPage = new Uint8Array(pageSize);
-    if (staged.pgnos.has(1)) staged.read(1, firstPage);
-    else this.readAsSource(1, firstPage);
-    staged.pgnos.delete(1);
-    checkHeader(firstPage, pageSize, pageCount);
-    const { header, chain } = last;
-    const to = { ...old, lineage, seq: header.seq, chain, createdMs: header.createdMs, pageSize, pageCount };
+    const { to, firstPage } = targetOf(staged, this.#point, this, lineage);
     const journal = this.#prepareJournal(staged, firstPage);
     if (journal === null) return { to, pages: 0, journal, staged, firstPage };
-    const sourceHeader = hexOf(firstPage.subarray(0, sqliteHeaderSize));
-    const counter = (old.counter + 1) >>> 0;
-    setRollbackForm(firstPage, counter, pageCount);
-    let pages = 1;
-    for (const { count } of staged.pgnos.runs(pageCount)) pages += count;
     return {
-      to: { ...to, counter, sourceHeader, firstPageSha256: this.#digest(firstPage) },
-      pages,
+      to: withOwnHeader(to, firstPage, this.#runtime.sha256),
+      pages: pagesOf(staged),
       journal,
       staged,
       firstPage,
     };
   }
 
-  /**
-   * Makes a prepared update happen. Returns how long readers were kept out, milliseconds, or null when they did not let
-   * go: nothing has changed then, and it may be tried again.
-   */
   commit(update: PreparedUpdate): number | null {
     const { clock, files } = this.#runtime;
     const { to, journal } = update;
@@ -295,78 +257,25 @@ export class ReplicaFile implements StageBase {
     return isSame;
   }
 
-  #write({ staged, to, firstPage }: PreparedUpdate, journal: ReplicaJournal): void {
+  #write(update: PreparedUpdate, journal: ReplicaJournal): void {
     const { files } = this.#runtime;
-    const { pageSize, pageCount } = to;
     const directory = directoryOf(this.#path);
     const hotPath = `${this.#path}-journal`;
     io(() => {
       files.rename(journal.path, hotPath);
       files.syncDirectory(directory);
-      this.#file.write(firstPage, 0);
-      for (const { first, count } of staged.pgnos.runs(runSize / pageSize)) {
-        const run = this.#run.subarray(0, count * pageSize);
-        staged.read(first, run);
-        this.#file.write(run, (first - 1) * pageSize);
-      }
-      if (this.#file.stat().size !== pageCount * pageSize) this.#file.truncate(pageCount * pageSize);
-      this.#file.sync();
+      writeUpdate(this.#file, update, this.#run);
       files.remove(hotPath);
       files.syncDirectory(directory);
     }, this.#path);
   }
 
   #assertUnchanged(): void {
-    const difference = this.#difference(this.#point);
+    const difference = differenceOf(this.#file, this.#path, this.#point, this.#runtime);
     if (difference !== null) throw changed(this.#path, difference);
-  }
-
-  /** Says in what the file is not the one of `point`; null when it is. Only under a lock. */
-  #difference(point: ReplicaPoint): string | null {
-    const stat = this.#file.stat();
-    const named = this.#runtime.files.stat(this.#path);
-    if (named === null || named.inode !== stat.inode || named.device !== stat.device) {
-      return "another file has its name";
-    }
-    const size = point.pageCount * point.pageSize;
-    if (stat.size !== size) return `it has ${stat.size} bytes, expected ${size}`;
-    const page = new Uint8Array(point.pageSize);
-    readWhole(this.#file, page, 0);
-    const header = parseSqliteHeader(page);
-    if (typeof header === "string") return "it is no SQLite database";
-    if (header.changeCounter !== point.counter) {
-      return `its change counter is ${header.changeCounter}, expected ${point.counter}`;
-    }
-    return this.#digest(page) === point.firstPageSha256 ? null : "its first page is another one";
   }
 
   #read(first: number, into: Uint8Array): void {
     readWhole(this.#file, into, (first - 1) * this.#point.pageSize);
   }
-
-  #digest(bytes: Uint8Array): string {
-    const hash = this.#runtime.sha256();
-    hash.update(bytes);
-    return hexOf(hash.digest());
-  }
-}
-
-/** Throws `IntegrityError` when the source's page 1 does not describe a database of this size. */
-export function checkHeader(firstPage: Uint8Array, pageSize: number, pageCount: number): void {
-  const header = parseSqliteHeader(firstPage);
-  if (typeof header === "string") throw unsound(`its header is not that of a SQLite database (${header})`);
-  if (header.pageSize !== pageSize) {
-    throw unsound(`its header says page size ${header.pageSize}, the changesets ${pageSize}`);
-  }
-  if (header.versionValidFor === header.changeCounter && header.pageCount !== pageCount) {
-    throw unsound(`its header says ${header.pageCount} pages, the last changeset ${pageCount}`);
-  }
-}
-
-/** Somebody else wrote to the replica. */
-export function changed(localPath: string, reason: string): DatabaseError {
-  return new DatabaseError("replica_changed", `${localPath} is not as walrust left it: ${reason}`, {
-    hint: "somebody wrote to it; --rebootstrap makes it anew and keeps what is there now aside",
-    data: { path: localPath, reason },
-  });
 }

@@ -185,6 +185,10 @@ export const systemFiles: Files = {
   realPath(path) {
     return fs.realpathSync(path);
   },
+  clone(from, to) {
+    const { COPYFILE_EXCL, COPYFILE_FICLONE } = fs.constants;
+    withinLimit(to, () => fs.copyFileSync(from, to, COPYFILE_EXCL | COPYFILE_FICLONE));
+  },
   placeOf(path) {
     return unless(["ENOENT", "ENOTDIR", "EACCES", "ENOSYS"], null, () => {
       return { links: fs.statSync(path).nlink, network: networkFileSystems.get(fs.statfsSync(path).type) ?? null };

@@ -104,6 +104,8 @@ export interface Files {
   freeBytes(path: string): number;
   /** Absolute path without symbolic links; throws `ENOENT` when nothing is there. */
   realPath(path: string): string;
+  /** Copies a file, and shares its blocks where the file system can; replaces nothing. */
+  readonly clone?: (from: string, to: string) => void;
   /** Where a file lies; null where the system does not tell. */
   readonly placeOf?: (path: string) => FilePlace | null;
 }

@@ -18,7 +18,8 @@ export class MortalRuntime {
 
   constructor(runtime: Runtime, deadly: number = Infinity) {
     this.deadly = deadly;
-    this.runtime = { ...runtime, files: this.#files(runtime.files), sqlite: this.#sqlite(runtime.sqlite!) };
+    const { sqlite } = runtime;
+    this.runtime = { ...runtime, files: this.#files(runtime.files), sqlite: sqlite && this.#sqlite(sqlite) };
   }
 
   /** What the kernel does when a process is gone: descriptors are closed, locks are free. */

@@ -62,7 +62,7 @@ test("simulate: canary: a PUT that loses a byte", { timeout }, async () => {
       return copy;
     };
   });
-  assert.match(found ?? "nothing", /expected [0-9a-f]{16}, found/);
+  assert.match(found ?? "nothing", /expected checksum [0-9a-f]{16}, found/);
 });
 
 test("simulate: canary: an engine without its pin", { timeout }, async () => {
