@@ -263,12 +263,13 @@ export class DatabaseEngine {
     if (place !== "same") return await this.#reopen(place);
     stream.publisher.send();
     if (stream.confirmedAny) this.#firstPutAttempts = 0;
+    const task = this.#task!;
     let quiet = false;
     if (stream.publisher.idle) {
       if (this.#doubt !== null) await this.#resolve(this.#doubt);
-      else if (this.#lookDue()) quiet = this.#capture(live, stream);
+      // Where every look finds something, a snapshot would else wait for ever until nothing is in flight.
+      else if (!task.waitsForIdle && this.#lookDue()) quiet = this.#capture(live, stream);
     }
-    const task = this.#task!;
     const rollover = this.#rollover;
     if (task.holdsPin) {
       if (rollover?.overdue === true && stream.snapshot.seq > 0n) {

@@ -70,7 +70,12 @@ export class SnapshotTask {
 
   /** True while a snapshot waits until what was committed before it is sealed. */
   get waitsForCommits(): boolean {
-    return this.#point !== null && !reached(this.#stream.position, this.#point);
+    return this.#point !== null && !this.waitsForIdle;
+  }
+
+  /** True while a snapshot waits for nothing but that all that was sealed is published. */
+  get waitsForIdle(): boolean {
+    return this.#point !== null && reached(this.#stream.position, this.#point);
   }
 
   /** True while a snapshot holds a pin: no rollover then. */

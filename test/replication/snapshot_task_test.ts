@@ -46,6 +46,24 @@ test("SnapshotTask: an upload that fails before its bridge is published leaves n
   assert.equal(waits, 0, "nothing goes on after the stop");
 });
 
+test("SnapshotTask: a writer that never pauses and looks that never rest do not keep a snapshot from beginning", {
+  timeout: 30_000,
+}, async () => {
+  const scene = new Scene({ walSyncIntervalMs: 20 });
+  scene.start();
+  await scene.sync();
+  let isAnswered = false;
+  scene.engine.requestSnapshot().then(() => isAnswered = true, () => undefined);
+  for (let i = 0; i < 200 && !isAnswered; i++) {
+    scene.commit();
+    scene.clock.skip(20);
+    await scene.engine.step();
+    await turn();
+  }
+  assert.ok(isAnswered, `${scene.of("delta").length} deltas and no snapshot`);
+  await scene.prove();
+});
+
 test("uploadSnapshot: an image that is no longer the one its bridge declares never becomes complete", async () => {
   const { sha256, clock } = system;
   const content = new Uint8Array(3 * 512).fill(7);
