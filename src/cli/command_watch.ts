@@ -91,7 +91,9 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
     case "validated":
       return [
         `verified ${formatBytes(event.bytes)}, ${count(event.points, "point")} can be restored` +
-        (event.lastVerifiedMs === null ? "" : `; all of ${formatLocalTime(event.lastVerifiedMs)} is verified`),
+        (event.lastVerifiedMs === null
+          ? ""
+          : `; all that was stored at ${formatLocalTime(event.lastVerifiedMs)} is sound`),
         false,
       ];
     case "corruption_detected":

@@ -83,3 +83,19 @@ test("printEvent: what a compaction did, and that a failed one is tried again", 
   });
   assert.match(failed.stderr, /app\.db: not compacted, again when it is due: slow\n$/);
 });
+
+test("printEvent: verification says what is sound, and damage is trouble, also with --quiet", () => {
+  const validated = { kind: "validated", path, bytes: 4096, points: 7, lastVerifiedMs: null } as const;
+  assert.match(printed(validated).stdout, /app\.db: verified 4 KB, 7 points can be restored\n$/);
+  assert.match(printed({ ...validated, lastVerifiedMs: 0 }).stdout, /; all that was stored at 19.* is sound\n$/);
+  const found = { severity: "error", code: "checksum_mismatch", object: null, seqs: null, hint: null } as const;
+  const findings = [1, 2, 3, 4, 5].map((n) => ({ ...found, message: `object ${n} is damaged` }));
+  const { stderr, stdout } = printed({ kind: "corruption_detected", path, findings }, { quiet: true });
+  assert.equal(stdout, "");
+  assert.match(
+    stderr,
+    /damage in the bucket: object 1 is damaged; .*object 3 is damaged and 2 more; see walrust verify\n$/,
+  );
+  const error = new StorageError("SlowDown", "503 SlowDown");
+  assert.match(printed({ kind: "validation_failed", path, error }).stderr, /could not be verified: 503 SlowDown; /);
+});
