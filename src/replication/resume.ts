@@ -2,7 +2,7 @@
  * What a start finds: the journal, the bucket and the spool, brought together to the head of our lineage.
  * The difference that follows makes the head equal to the database.
  */
-import { FormatError } from "../errors.ts";
+import { FormatError, NotFoundError } from "../errors.ts";
 import { decodeHeader, headerSize, isBridge } from "../format/hadbp.ts";
 import { renderKey } from "../format/keys.ts";
 import type { Files, NewSha256 } from "../runtime/types.ts";
@@ -75,6 +75,9 @@ export async function resumeLineage(options: ResumeOptions): Promise<Resumed | N
   let resumed: Resumed | string | null = null;
   try {
     resumed = await continueFrom(journal, index, options);
+  } catch (error) {
+    if (!(error instanceof NotFoundError) || error.code === "NoSuchBucket") throw error;
+    resumed = `${error.key ?? "an object"} vanished from the bucket while it was read`;
   } finally {
     if (resumed === null || typeof resumed === "string") index.close();
   }

@@ -274,6 +274,33 @@ test("[S43] [S44] DatabaseEngine: journal garbage, index lost, other machine: a 
   }
 });
 
+test("[S61] resumeLineage: an object that vanishes between its listing and its reading begins a new lineage", {
+  timeout,
+}, async () => {
+  const scene = new Scene();
+  scene.start();
+  await scene.sync();
+  for (let i = 0; i < 3; i++) {
+    scene.commit(2);
+    await scene.sync();
+  }
+  // Killed before the journal knew of the deltas: the next start reads them.
+  scene.life.crash();
+  const gone = (await scene.objects()).filter((key) => key.includes("/0000/")).at(-1)!;
+  scene.start((store) =>
+    wrapStore(store, {
+      async get(key, options) {
+        if (key === gone) await store.deleteMany([key]);
+        return await store.get(key, options);
+      },
+    })
+  );
+  await scene.sync();
+  assert.match(scene.of("new_lineage").at(-1)!.reason, /vanished from the bucket while it was read/);
+  assert.equal((await scene.lineages()).length, 2);
+  await scene.prove();
+});
+
 /** A crash after some deltas; `saved` is the index as it was when the journal was last written. */
 async function crashedBehind(): Promise<{ scene: Scene; index: string; saved: Uint8Array }> {
   const scene = new Scene();
