@@ -115,6 +115,11 @@ export class StorageError extends WalrustError {
 /** No such object (or bucket, code `NoSuchBucket`). */
 export class NotFoundError extends StorageError {}
 
+/** True for an object that is not there; a bucket that is not there is another matter. */
+export function isAbsentObject(error: unknown): error is NotFoundError {
+  return error instanceof NotFoundError && error.code !== "NoSuchBucket";
+}
+
 /** A conditional write found another state than the one it asked for. */
 export class PreconditionError extends StorageError {}
 

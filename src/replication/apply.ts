@@ -78,15 +78,7 @@ export class ImageFile implements ChangesetSink {
     if (io(() => file.stat().size, this.path) !== size) throw shortRead(this.path);
     const bytes = new Uint8Array(100);
     if (io(() => file.read(bytes, 0), this.path) !== bytes.length) throw shortRead(this.path);
-    const header = parseSqliteHeader(bytes);
-    if (typeof header === "string") throw unsound(`its header is not that of a SQLite database (${header})`);
-    if (header.pageSize !== this.#pageSize) {
-      throw unsound(`its header says page size ${header.pageSize}, the changesets ${this.#pageSize}`);
-    }
-    // The count in the header is valid only while these two agree (SQLite file format, §1.3.8).
-    if (header.versionValidFor === header.changeCounter && header.pageCount !== this.#pageCount) {
-      throw unsound(`its header says ${header.pageCount} pages, the last changeset ${this.#pageCount}`);
-    }
+    assertHeader(bytes, this.#pageSize, this.#pageCount);
     io(() => file.sync(), this.path);
     this.close();
   }
@@ -243,6 +235,19 @@ function shortRead(path: string): RestoreError {
   return new RestoreError("output_short", `${path} is shorter than what was written to it`, {
     hint: "The disk or file system loses data; restore to another one.",
   });
+}
+
+/** Throws `IntegrityError` when page 1 does not describe a database of this size. */
+export function assertHeader(firstPage: Uint8Array, pageSize: number, pageCount: number): void {
+  const header = parseSqliteHeader(firstPage);
+  if (typeof header === "string") throw unsound(`its header is not that of a SQLite database (${header})`);
+  if (header.pageSize !== pageSize) {
+    throw unsound(`its header says page size ${header.pageSize}, the changesets ${pageSize}`);
+  }
+  // The count in the header is valid only while these two agree (SQLite file format, §1.3.8).
+  if (header.versionValidFor === header.changeCounter && header.pageCount !== pageCount) {
+    throw unsound(`its header says ${header.pageCount} pages, the last changeset ${pageCount}`);
+  }
 }
 
 /** The restored image is not a sound database, although every changeset was as published. */

@@ -3,10 +3,11 @@
  * leaves a bucket from which the next run goes on: merged objects are written and read back; what is to go is marked in
  * `retention.json`; what was marked long enough ago is deleted, the highest seq first.
  */
-import { ConfigError, IntegrityError, NotFoundError, PreconditionError, RestoreError } from "../errors.ts";
+import { ConfigError, IntegrityError, isAbsentObject, PreconditionError, RestoreError } from "../errors.ts";
 import type { RetentionDocument } from "../format/documents.ts";
 import type { Log, Runtime } from "../runtime/types.ts";
 import type { ObjectStore, StorageErrorLike } from "../storage/object_store.ts";
+import { parallelDefault } from "./fetch.ts";
 import { type History, readHistory, tryReadHeader } from "./history.ts";
 import { objectKey, type PoolObject } from "./inventory.ts";
 import { type MergedObject, mergeRun } from "./merge.ts";
@@ -78,9 +79,6 @@ export interface CompactReport {
   /** What the user should know, in words. */
   readonly warnings: readonly string[];
 }
-
-/** Unless said otherwise. */
-const parallelDefault = 8;
 
 /** Keys of one request. */
 const deleteBatch = 1000;
@@ -156,7 +154,7 @@ class Compaction {
       if (typeof header !== "string") return header.createdMs;
       this.#warn(`${header}; this snapshot is kept, and nothing relies on it`);
     } catch (error) {
-      if (!isGone(error)) throw error;
+      if (!isAbsentObject(error)) throw error;
       this.#warn(`${objectKey(root, snapshot)} vanished meanwhile`);
     }
     return null;
@@ -191,7 +189,7 @@ class Compaction {
     try {
       this.#merged.set(run, await mergeRun({ store, root, run, sha256, parallel, signal, onBytes }));
     } catch (error) {
-      const isKnown = error instanceof IntegrityError || error instanceof PreconditionError || isGone(error);
+      const isKnown = error instanceof IntegrityError || error instanceof PreconditionError || isAbsentObject(error);
       if (!isKnown) throw error;
       this.#warn(`seqs ${run.min} to ${run.max} were not merged: ${(error as Error).message}`);
     }
@@ -265,10 +263,6 @@ function nothingStored(store: ObjectStore, root: string): RestoreError {
     hint: "check bucket, prefix and name; walrust list shows what is there",
     data: { root },
   });
-}
-
-function isGone(error: unknown): boolean {
-  return error instanceof NotFoundError && error.code !== "NoSuchBucket";
 }
 
 function sumOf(objects: readonly PoolObject[]): ObjectSum {

@@ -1,5 +1,5 @@
 /** Small documents that several programs may change: read with their version, swapped only if that is still the one. */
-import { NotFoundError, PreconditionError } from "../errors.ts";
+import { isAbsentObject, PreconditionError } from "../errors.ts";
 import { getBytes, type ObjectStore } from "../storage/object_store.ts";
 
 const swapAttemptsMax = 5;
@@ -26,7 +26,7 @@ export async function readVersion<T>(
     const { bytes, etag } = await getBytes(store, key, sizeMax, { signal });
     return { document: parse(bytes, key), etag };
   } catch (error) {
-    if (error instanceof NotFoundError && error.code !== "NoSuchBucket") return { document: absent, etag: null };
+    if (isAbsentObject(error)) return { document: absent, etag: null };
     throw error;
   }
 }

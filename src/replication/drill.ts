@@ -6,9 +6,9 @@ import { IntegrityError } from "../errors.ts";
 import { checksumHex, checksumOfDigest, isBridge } from "../format/hadbp.ts";
 import type { Runtime } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { ImageFile, unsound } from "./apply.ts";
+import { ImageFile } from "./apply.ts";
 import type { Segment } from "./history.ts";
-import { checkWithSqlite, type ImageCheck } from "./image_check.ts";
+import { assertSound, type ImageCheck } from "./image_check.ts";
 import { objectKey, type PoolObject } from "./inventory.ts";
 import { planRestore, type RestorePlan } from "./plan.ts";
 import { reachOf } from "./reach.ts";
@@ -77,7 +77,7 @@ async function rebuild(plan: RestorePlan, segment: Segment, options: DrillOption
   try {
     await walk.run();
     image.finish();
-    isChecked = await checkImage(image.path, options);
+    isChecked = await assertSound(image.path, "full", runtime, options.check);
   } catch (error) {
     if (!(error instanceof IntegrityError)) throw error;
     failure = error;
@@ -85,17 +85,6 @@ async function rebuild(plan: RestorePlan, segment: Segment, options: DrillOption
     image.remove();
   }
   return { first: plan.snapshot.max, last: plan.seq, images: sink.images, failure, isChecked };
-}
-
-/** False when no SQLite could be asked; throws `IntegrityError` for what it finds. */
-async function checkImage(path: string, { runtime, check }: DrillOptions): Promise<boolean> {
-  const { files, sqlite } = runtime;
-  const findings = sqlite !== null
-    ? checkWithSqlite(files, sqlite, path, "full")
-    : await check?.(files, path, "full") ?? null;
-  if (findings === null) return false;
-  if (findings.length > 0) throw unsound(findings.slice(0, 3).join("; "), findings.slice(0, 100));
-  return true;
 }
 
 /** Compares the whole image wherever the chain value is the hash of one. */

@@ -31,6 +31,9 @@ export interface OrderedFetchOptions {
   onBytes?: (bytes: number) => void;
 }
 
+/** Requests at once, unless said otherwise. */
+export const parallelDefault: number = 8;
+
 /** Large objects are read in ranges of this size, bytes. */
 export const rangeSize: number = 4 * 1024 * 1024;
 

@@ -2,8 +2,9 @@
  * `walrust replicate`: a local database that follows the bucket. Restored once, then updated in place by what is new
  * there, every byte verified before it counts; readers see commit after commit without reopening.
  */
-import { ConfigError, DatabaseError, IntegrityError, NotFoundError, RestoreError, StorageError } from "../errors.ts";
+import { ConfigError, DatabaseError, IntegrityError, isAbsentObject, RestoreError, StorageError } from "../errors.ts";
 import { sidecarSuffixes } from "./apply.ts";
+import { parallelDefault } from "./fetch.ts";
 import type { FollowEvent, FollowOptions, FollowResult } from "./follow_options.ts";
 import { absolutePath, directoryOf } from "./paths.ts";
 import { bootstrapReplica, removeBootstrap } from "./replica_bootstrap.ts";
@@ -18,8 +19,6 @@ import type { StagedPages } from "./staged_pages.ts";
 import { ChangesetWalk, type WalkPlan } from "./walk.ts";
 
 const intervalDefaultMs = 5000;
-const parallelDefault = 8;
-
 /** Objects of one update: enough to catch up fast, few enough that readers wait for a moment only. */
 const batchBytes = 8 * 1024 * 1024;
 const batchObjects = 1000;
@@ -241,7 +240,7 @@ class Follower {
       return { changesets, bytes };
     } catch (error) {
       signal?.throwIfAborted();
-      const isGone = error instanceof NotFoundError && error.code !== "NoSuchBucket";
+      const isGone = isAbsentObject(error);
       if (isGone && !this.#hasReadAgain) {
         // Retention may have swept it since it was listed.
         this.#hasReadAgain = true;

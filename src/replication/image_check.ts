@@ -1,7 +1,7 @@
 /** SQLite's own opinion of a restored image. */
 import { DatabaseError } from "../errors.ts";
 import type { Files, Sqlite, SqliteConnection } from "../runtime/types.ts";
-import { sidecarSuffixes } from "./apply.ts";
+import { sidecarSuffixes, unsound } from "./apply.ts";
 import { absolutePath } from "./paths.ts";
 
 /** How thoroughly SQLite looks at the restored file. */
@@ -43,6 +43,24 @@ export function checkWithSqlite(files: Files, sqlite: Sqlite, path: string, leve
     // Opening a file in WAL mode makes sidecars beside it, which must not outlive the check.
     for (const suffix of sidecarSuffixes) files.remove(path + suffix);
   }
+}
+
+/**
+ * Asks the runtime's SQLite, else `check`; false when neither could be asked. Throws `IntegrityError` for what they
+ * find, `DatabaseError` when SQLite could not look.
+ */
+export async function assertSound(
+  path: string,
+  level: "quick" | "full",
+  { files, sqlite }: { readonly files: Files; readonly sqlite: Sqlite | null },
+  check: ImageCheck | undefined,
+): Promise<boolean> {
+  const findings = sqlite !== null
+    ? checkWithSqlite(files, sqlite, path, level)
+    : await check?.(files, path, level) ?? null;
+  if (findings === null) return false;
+  if (findings.length > 0) throw unsound(findings.slice(0, 3).join("; "), findings.slice(0, 100));
+  return true;
 }
 
 function notChecked(error: DatabaseError): DatabaseError {

@@ -2,7 +2,7 @@
  * What lies in a bucket below one database's root: objects of a lineage sorted into pools, and the layout of
  * buckets that other programs wrote. Keys are untrusted: one that does not parse is counted, never used.
  */
-import { NotFoundError } from "../errors.ts";
+import { isAbsentObject } from "../errors.ts";
 import type { LineageDocument, RetentionDocument } from "../format/documents.ts";
 import { parseLineage, parseRetention } from "../format/documents.ts";
 import { lineagePrefix, type ObjectKey, parseKey, renderKey } from "../format/keys.ts";
@@ -117,7 +117,7 @@ export async function readDocument(
   try {
     return (await getBytes(store, key, documentSizeMax, options)).bytes;
   } catch (error) {
-    if (error instanceof NotFoundError && error.code !== "NoSuchBucket") return null;
+    if (isAbsentObject(error)) return null;
     throw error;
   }
 }
@@ -248,6 +248,11 @@ export async function readLineage(
   const retention = await read({ kind: "retention", lineage }, parseRetention);
   const { delta: deltas, snapshot: snapshots, level: levels } = pools;
   return { lineage, document, deltas, snapshots, levels, retention, ignoredKeys, bytes, warnings };
+}
+
+/** The highest seq of some objects; 0 for none. */
+export function lastSeqOf(objects: readonly { readonly max: bigint }[]): bigint {
+  return objects.reduce((last, { max }) => max > last ? max : last, 0n);
 }
 
 /** Ascending by min, then max, then level. */

@@ -15,6 +15,7 @@ import type { ObjectInfo, ObjectStore } from "../storage/object_store.ts";
 import { version } from "../version.ts";
 import { type DocumentPlace, readVersion, swapDocument } from "./document_swap.ts";
 import { stateMissing } from "./engine_failure.ts";
+import { lastSeqOf } from "./inventory.ts";
 
 const stateSizeMax = 64 * 1024;
 
@@ -108,7 +109,7 @@ export async function claimLineage(
   const { lineage, signal } = options;
   const { state } = await readState(store, root, signal);
   const objects = await listLineage(store, root, state.lineageId, 0n, signal);
-  const head = objects.reduce((max, object) => object.max > max ? object.max : max, 0n);
+  const head = lastSeqOf(objects);
   const parent = objects.length === 0 ? null : state.lineageId ?? "bare";
   const document: LineageDocument = {
     parent,

@@ -1,6 +1,6 @@
 /** Which points of a lineage a restore can reach, and which it should reach and cannot. Pure: decides from a listing. */
 import type { Segment } from "./history.ts";
-import { bySeq, type PoolObject } from "./inventory.ts";
+import { bySeq, lastSeqOf, type PoolObject } from "./inventory.ts";
 import type { SeqRange } from "./plan.ts";
 import { unite, without } from "./seq_ranges.ts";
 
@@ -57,8 +57,5 @@ function firstSeq(segment: Segment): bigint {
 function lastSeq(segment: Segment): bigint {
   if (segment.through !== null) return segment.through;
   const { deltas, snapshots, levels } = segment;
-  return [...deltas.slice(-1), ...snapshots.slice(-1), ...levels].reduce(
-    (last, { max }) => max > last ? max : last,
-    0n,
-  );
+  return lastSeqOf([...deltas.slice(-1), ...snapshots.slice(-1), ...levels]);
 }

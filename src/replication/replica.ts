@@ -3,11 +3,11 @@ import { assert, DatabaseError } from "../errors.ts";
 import { hexOf } from "../format/bytes.ts";
 import { parseSqliteHeader, setRollbackForm, sqliteHeaderSize } from "../format/sqlite_header.ts";
 import type { Files, NewSha256, OpenFile, Runtime } from "../runtime/types.ts";
-import { unsound } from "./apply.ts";
+import { assertHeader } from "./apply.ts";
 import { readWhole } from "./image.ts";
 import type { ReplicaJournal } from "./replica_journal.ts";
 import type { ReplicaPoint, ReplicaState } from "./replica_state.ts";
-import type { StageBase, StagedPages } from "./staged_pages.ts";
+import { type StageBase, StagedPages } from "./staged_pages.ts";
 
 /** What a replica needs of the machine. */
 export type ReplicaRuntime = Pick<Runtime, "files" | "sha256" | "sqlite" | "random" | "clock">;
@@ -56,6 +56,11 @@ export interface PreparedUpdate {
 /** Bytes read, compared and written at once. */
 export const runSize: number = 1024 * 1024;
 
+/** Begins to stage an update of the replica at `path`. */
+export function stageOn(base: StageBase, { files, sha256 }: ReplicaRuntime, path: string): StagedPages {
+  return new StagedPages({ files, sha256, path: `${path}-replica-staged`, base });
+}
+
 /** Where what is staged leads to, with page 1 as the source has it; its own header is still that of before. */
 export function targetOf(
   staged: StagedPages,
@@ -70,7 +75,7 @@ export function targetOf(
   if (staged.pgnos.has(1)) staged.read(1, firstPage);
   else base.readAsSource(1, firstPage);
   staged.pgnos.delete(1);
-  checkHeader(firstPage, pageSize, pageCount);
+  assertHeader(firstPage, pageSize, pageCount);
   const { header, chain } = last;
   const to = { ...old, lineage, seq: header.seq, chain, createdMs: header.createdMs, pageSize, pageCount };
   return { to, firstPage };
@@ -138,18 +143,6 @@ export function differenceOf(
     return `its change counter is ${header.changeCounter}, expected ${point.counter}`;
   }
   return digestOf(page, sha256) === point.firstPageSha256 ? null : "its first page is another one";
-}
-
-/** Throws `IntegrityError` when the source's page 1 does not describe a database of this size. */
-export function checkHeader(firstPage: Uint8Array, pageSize: number, pageCount: number): void {
-  const header = parseSqliteHeader(firstPage);
-  if (typeof header === "string") throw unsound(`its header is not that of a SQLite database (${header})`);
-  if (header.pageSize !== pageSize) {
-    throw unsound(`its header says page size ${header.pageSize}, the changesets ${pageSize}`);
-  }
-  if (header.versionValidFor === header.changeCounter && header.pageCount !== pageCount) {
-    throw unsound(`its header says ${header.pageCount} pages, the last changeset ${pageCount}`);
-  }
 }
 
 /** Somebody else wrote to the replica. */

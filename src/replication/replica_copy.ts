@@ -19,12 +19,13 @@ import {
   type ReplicaOptions,
   type ReplicaRuntime,
   runSize,
+  stageOn,
   targetOf,
   withOwnHeader,
   writeUpdate,
 } from "./replica.ts";
 import { type ReplicaPoint, type ReplicaState, writeReplicaState } from "./replica_state.ts";
-import { StagedPages } from "./staged_pages.ts";
+import type { StagedPages } from "./staged_pages.ts";
 
 /** See the top of this file. */
 export class ReplicaCopy implements Replica {
@@ -54,16 +55,8 @@ export class ReplicaCopy implements Replica {
     return this.#point;
   }
 
-  get pageSize(): number {
-    return this.#point.pageSize;
-  }
-
-  get pageCount(): number {
-    return this.#point.pageCount;
-  }
-
   readAsSource(first: number, into: Uint8Array): void {
-    readWhole(this.#file, into, (first - 1) * this.pageSize);
+    readWhole(this.#file, into, (first - 1) * this.#point.pageSize);
     if (first === 1) into.set(bytesOfHex(this.#point.sourceHeader));
   }
 
@@ -74,8 +67,7 @@ export class ReplicaCopy implements Replica {
   }
 
   stage(): StagedPages {
-    const { files, sha256 } = this.#runtime;
-    return new StagedPages({ files, sha256, path: `${this.#path}-replica-staged`, base: this });
+    return stageOn(this, this.#runtime, this.#path);
   }
 
   prepare(staged: StagedPages, lineage: string | null): PreparedUpdate {

@@ -30,13 +30,14 @@ import {
   type ReplicaOptions,
   type ReplicaRuntime,
   runSize,
+  stageOn,
   targetOf,
   withOwnHeader,
   writeUpdate,
 } from "./replica.ts";
 import { ReplicaJournal } from "./replica_journal.ts";
 import { type ReplicaPoint, type ReplicaState, writeReplicaState } from "./replica_state.ts";
-import { StagedPages } from "./staged_pages.ts";
+import type { StagedPages } from "./staged_pages.ts";
 
 /** How long readers may hold up an update before it is tried again later, milliseconds. New ones wait meanwhile. */
 const lockTimeoutMs = 1000;
@@ -82,22 +83,13 @@ export class ReplicaFile implements Replica {
     return this.#point;
   }
 
-  get pageSize(): number {
-    return this.#point.pageSize;
-  }
-
-  get pageCount(): number {
-    return this.#point.pageCount;
-  }
-
   readAsSource(first: number, into: Uint8Array): void {
     this.#read(first, into);
     if (first === 1) into.set(bytesOfHex(this.#point.sourceHeader));
   }
 
   stage(): StagedPages {
-    const { files, sha256 } = this.#runtime;
-    return new StagedPages({ files, sha256, path: `${this.#path}-replica-staged`, base: this });
+    return stageOn(this, this.#runtime, this.#path);
   }
 
   prepare(staged: StagedPages, lineage: string | null): PreparedUpdate {

@@ -8,7 +8,7 @@ import { lineagePrefix, parseKey, renderKey } from "../format/keys.ts";
 import type { Clock } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { type History, readHistory, type Segment } from "./history.ts";
-import { objectKey, type PoolObject, readDocument } from "./inventory.ts";
+import { lastSeqOf, objectKey, type PoolObject, readDocument } from "./inventory.ts";
 import { ownerOf, readState } from "./lineage.ts";
 import { planAdvance, planRestore, type PlanStep, seqRangeText } from "./plan.ts";
 import type { ReplicaPoint } from "./replica_state.ts";
@@ -158,8 +158,8 @@ export class ReplicaSource {
   #within(segment: Segment, { lineage, seq }: ReplicaPoint): Advance | null {
     if (segment.through !== null && seq >= segment.through) return null;
     const { own } = segment;
-    const deltasEnd = lastOf([...segment.deltas, ...segment.levels]);
-    const head = lastOf([...segment.deltas, ...segment.levels, ...segment.snapshots]);
+    const deltasEnd = lastSeqOf([...segment.deltas, ...segment.levels]);
+    const head = lastSeqOf([...segment.deltas, ...segment.levels, ...segment.snapshots]);
     if (head < seq) throw behind(seq, head);
     const excluded = this.#excludedOf(segment);
     // A snapshot without a bridge is passed when a delta after it proves it.
@@ -207,7 +207,7 @@ export class ReplicaSource {
         data: { root, lineage: to, replica: from, seq: String(point.seq) },
       });
     }
-    const target = lastOf([...segment.deltas, ...segment.levels, ...segment.snapshots]);
+    const target = lastSeqOf([...segment.deltas, ...segment.levels, ...segment.snapshots]);
     const plan = planRestore(segment, target, this.#excludedOf(segment));
     const through = ours?.through ?? null;
     const lost = through !== null && point.seq > through
@@ -252,10 +252,6 @@ export class ReplicaSource {
     if (this.#warned.size < excludedMax) this.#warned.add(text);
     this.#options.warn(text);
   }
-}
-
-function lastOf(objects: readonly PoolObject[]): bigint {
-  return objects.reduce((last, { max }) => max > last ? max : last, 0n);
 }
 
 function nothingStored(location: string, root: string): RestoreError {

@@ -1,11 +1,11 @@
 /** `walrust restore`: any point of the history as a database file, byte for byte, or a refusal and no file. */
-import { IntegrityError, NotFoundError, RestoreError } from "../errors.ts";
+import { IntegrityError, isAbsentObject, type NotFoundError, RestoreError } from "../errors.ts";
 import type { Log, Runtime } from "../runtime/types.ts";
 import { getBytes, type ObjectStore } from "../storage/object_store.ts";
-import { checkOutput, ImageFile, installImage, type MovedAside, removeLeftovers, unsound } from "./apply.ts";
-import { rangeSize } from "./fetch.ts";
+import { checkOutput, ImageFile, installImage, type MovedAside, removeLeftovers } from "./apply.ts";
+import { parallelDefault, rangeSize } from "./fetch.ts";
 import { type History, readHistory, tryReadHeader } from "./history.ts";
-import { checkWithSqlite, type ImageCheck, type IntegrityLevel } from "./image_check.ts";
+import { assertSound, type ImageCheck, type IntegrityLevel } from "./image_check.ts";
 import { objectKey, type PoolObject } from "./inventory.ts";
 import { directoryOf } from "./paths.ts";
 import { planRestore, type RestorePlan } from "./plan.ts";
@@ -113,9 +113,6 @@ export interface RestoreReport {
 
 /** Objects left out one after another before giving up. */
 const attemptsMax = 32;
-
-/** Unless said otherwise. */
-const parallelDefault = 8;
 
 /**
  * Restores a point to `outputPath`. Every byte is verified before the file gets its name; on any failure or abort no
@@ -228,7 +225,7 @@ class RestoreAttempt {
       return result;
     } catch (error) {
       signal?.throwIfAborted();
-      if (error instanceof NotFoundError && error.code !== "NoSuchBucket" && await this.#vanished(error, walk)) {
+      if (isAbsentObject(error) && await this.#vanished(error, walk)) {
         return null;
       }
       if (!(error instanceof IntegrityError) || walk.blame === null || this.#excluded.size >= attemptsMax) throw error;
@@ -298,17 +295,11 @@ class RestoreAttempt {
     const { integrityCheck: level, runtime, check } = this.#options;
     if (level === "none") return "none";
     this.progress("check");
-    let findings: string[] | null = null;
-    if (runtime.sqlite !== null) findings = checkWithSqlite(runtime.files, runtime.sqlite, path, level);
-    else if (check !== undefined) findings = await check(runtime.files, path, level);
-    if (findings === null) {
-      this.#warn(
-        "no SQLite is available for this file, so the restored database was not checked by one; every checksum was",
-      );
-      return "skipped";
-    }
-    if (findings.length > 0) throw unsound(findings.slice(0, 3).join("; "), findings.slice(0, 100));
-    return "ok";
+    if (await assertSound(path, level, runtime, check)) return "ok";
+    this.#warn(
+      "no SQLite is available for this file, so the restored database was not checked by one; every checksum was",
+    );
+    return "skipped";
   }
 
   progress(phase: RestoreProgress["phase"]): void {

@@ -2,11 +2,12 @@
  * What a start finds: the journal, the bucket and the spool, brought together to the head of our lineage.
  * The difference that follows makes the head equal to the database.
  */
-import { FormatError, NotFoundError } from "../errors.ts";
+import { FormatError, isAbsentObject } from "../errors.ts";
 import { decodeHeader, headerSize, isBridge } from "../format/hadbp.ts";
 import { renderKey } from "../format/keys.ts";
 import type { Files, NewSha256 } from "../runtime/types.ts";
 import { getBytes, type ObjectStore } from "../storage/object_store.ts";
+import { lastSeqOf } from "./inventory.ts";
 import { type Journal, readJournal } from "./journal.ts";
 import { listLineage, ownerOf, readState } from "./lineage.ts";
 import { IndexedDecoder } from "./indexed_decoder.ts";
@@ -76,7 +77,7 @@ export async function resumeLineage(options: ResumeOptions): Promise<Resumed | N
   try {
     resumed = await continueFrom(journal, index, options);
   } catch (error) {
-    if (!(error instanceof NotFoundError) || error.code === "NoSuchBucket") throw error;
+    if (!isAbsentObject(error)) throw error;
     resumed = `${error.key ?? "an object"} vanished from the bucket while it was read`;
   } finally {
     if (resumed === null || typeof resumed === "string") index.close();
@@ -94,7 +95,7 @@ async function continueFrom(journal: Journal, index: PageIndex, options: ResumeO
       `which we published up to seq ${journal.seq}`;
   }
   const objects = await listLineage(store, root, journal.lineage, journal.seq);
-  const head = objects.reduce((max, object) => object.max > max ? object.max : max, 0n);
+  const head = lastSeqOf(objects);
   const deltas = new Map(objects.filter(({ pool }) => pool === "delta").map((object) => [object.min, object]));
   const anchor = deltas.get(journal.seq);
   const chain = anchor !== undefined

@@ -1,5 +1,5 @@
 /** The objects of one lineage read one by one, headers only or every byte, and what is wrong with them. */
-import { IntegrityError, NotFoundError } from "../errors.ts";
+import { IntegrityError, isAbsentObject } from "../errors.ts";
 import { type ChangesetHeader, changesetSize } from "../format/hadbp.ts";
 import type { NewSha256 } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
@@ -134,7 +134,7 @@ export class SegmentVerifier implements ContinuityListener {
 
   /** Takes what is the object's fault as a finding; throws everything else. */
   #fail(object: PoolObject, error: unknown): void {
-    if (error instanceof NotFoundError && error.code !== "NoSuchBucket") {
+    if (isAbsentObject(error)) {
       this.damaged.add(object);
       this.vanished.push(object);
     } else if (error instanceof IntegrityError) this.refuse(object, error.code, error.message);

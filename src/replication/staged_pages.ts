@@ -14,9 +14,8 @@ import type { ChangesetSink, VerifiedChangeset } from "./walk.ts";
 
 /** What staged pages lie upon. */
 export interface StageBase {
-  /** Bytes. */
-  readonly pageSize: number;
-  readonly pageCount: number;
+  /** Its size, pages of `pageSize` bytes. */
+  readonly point: { readonly pageSize: number; readonly pageCount: number };
   /** Fills `into` with whole pages from `first` on, as the source has them. */
   readAsSource(first: number, into: Uint8Array): void;
 }
@@ -47,8 +46,9 @@ export class StagedPages implements ChangesetSink {
     this.#sha256 = options.sha256;
     this.#path = options.path;
     this.#base = options.base;
-    this.pageCount = this.#baseCount = options.base.pageCount;
-    this.pageSize = options.base.pageSize;
+    const { pageSize, pageCount } = options.base.point;
+    this.pageCount = this.#baseCount = pageCount;
+    this.pageSize = pageSize;
   }
 
   begin(object: PoolObject, header: ChangesetHeader): void {

@@ -4,6 +4,7 @@ import { lineagePrefix, renderKey } from "../format/keys.ts";
 import type { Clock, Runtime } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { drill, type DrilledRun } from "./drill.ts";
+import { parallelDefault } from "./fetch.ts";
 import { Findings } from "./findings.ts";
 import { type History, readHistory, type Segment, tryReadHeader } from "./history.ts";
 import type { ImageCheck } from "./image_check.ts";
@@ -42,9 +43,6 @@ export interface VerifyOptions {
   /** Used in a drill where the runtime has no built-in SQLite. */
   check?: ImageCheck;
 }
-
-/** Requests at once, unless said otherwise. */
-const parallelDefault = 8;
 
 /** How far ahead of this machine's clock a writer's may be, milliseconds. */
 const clockSkewMax = 3_600_000;

@@ -126,7 +126,7 @@ test("StagedPages: what a shrink cuts off comes back as zeros, as a restore has 
   const size = 512;
   const before = new Uint8Array(10 * size).fill(7);
   const base = {
-    ...{ pageSize: size, pageCount: 10 },
+    point: { pageSize: size, pageCount: 10 },
     readAsSource: (first: number, into: Uint8Array) =>
       into.set(before.subarray((first - 1) * size).subarray(0, into.length)),
   };
