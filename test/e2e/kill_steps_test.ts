@@ -1,8 +1,8 @@
 /** SIGKILL at each step of walrust that a crash could hit, twice, and at random moments: real processes, real SQLite. */
 import assert from "node:assert/strict";
-import process from "node:process";
 import { after, test } from "node:test";
 import { SeededRandom } from "../simulation/random.ts";
+import { testSeed } from "../support/seed.ts";
 import { drawKill, type KillCampaign } from "./kill_campaign.ts";
 import { fileKillScene, type KillScene } from "./kill_scenes.ts";
 import { fileSteps } from "./kill_steps.ts";
@@ -34,13 +34,12 @@ for (const step of fileSteps) {
 
 test(`[C] watch: killed at ${randomKills} random moments, some of them in the start after a kill`, limits, async () => {
   const kills = await campaign();
-  const seed = Number(process.env.WALRUST_SEED ?? Date.now());
-  const random = new SeededRandom(seed);
+  const random = new SeededRandom(testSeed);
   const before = kills.totals.kills;
   try {
     while (kills.totals.kills < before + randomKills) await kills.killAnywhere(drawKill(random));
   } catch (error) {
-    throw new Error(`WALRUST_SEED=${seed} draws the same kills: ${(error as Error).message}`, { cause: error });
+    throw new Error(`WALRUST_SEED=${testSeed} draws the same kills: ${(error as Error).message}`, { cause: error });
   }
 });
 

@@ -19,6 +19,7 @@ import { root, SkippingClock, system, turn } from "../replication/engine_scene.t
 import { SeededRandom } from "../simulation/random.ts";
 import { LockWatch } from "../support/lock_watch.ts";
 import { skipReason } from "../support/need.ts";
+import { testSeed } from "../support/seed.ts";
 import { insertRows, openWithRows } from "./rows_table.ts";
 import { type Application, inScene, type Scene } from "./watch_process.ts";
 
@@ -30,9 +31,6 @@ const histories = Number(process.env.WALRUST_HISTORIES ?? 4);
 const intervalMs = 1000;
 /** Steps of one interval: a bucket that is down keeps an engine busy. */
 const stepsMax = 30;
-
-/** Replays a failure: the seed is in its message. */
-const firstSeed = Number(process.env.WALRUST_SEED ?? Math.floor(Math.random() * 2 ** 31));
 
 function systemError(code: string): Error {
   return Object.assign(new Error(code), { code });
@@ -278,7 +276,7 @@ test("LiveDatabase: random histories close no descriptor on a living database, n
   timeout,
 }, async () => {
   const sums = { checks: 0, closes: 0, rollovers: 0, barriers: 0, replaced: 0, failures: 0, snapshots: 0 };
-  for (let seed = firstSeed; seed < firstSeed + histories; seed++) {
+  for (let seed = testSeed; seed < testSeed + histories; seed++) {
     await inScene(async (scene) => {
       const history = new History(scene, seed);
       try {
@@ -300,7 +298,7 @@ test("LiveDatabase: random histories close no descriptor on a living database, n
       sums.snapshots += history.count((event) => event.kind === "snapshot");
     });
   }
-  const seen = `WALRUST_SEED=${firstSeed}: ${JSON.stringify(sums)}`;
+  const seen = `WALRUST_SEED=${testSeed}: ${JSON.stringify(sums)}`;
   assert.ok(sums.checks > 100 * histories && sums.closes > 2 * histories && sums.snapshots > histories, seen);
   assert.ok(sums.rollovers + sums.barriers > 0 && sums.replaced > 0 && sums.failures > 0, seen);
   if (process.env.WALRUST_HISTORIES !== undefined) console.log(seen);

@@ -198,7 +198,7 @@ export const bucketUrlDecoder: Decoder = {
   generate: pathGenerator(urlSamples),
   decode(input) {
     const url = parseBucketUrl(textOfUnits(input));
-    law(url.prefix === "" || /^[^/].*[^/]\/$|^[^/]\/$/.test(url.prefix), `the prefix ${JSON.stringify(url.prefix)}`);
+    law(url.prefix === "" || /^[^/]([^]*[^/])?\/$/.test(url.prefix), `the prefix ${JSON.stringify(url.prefix)}`);
     law(shown(parseBucketUrl(renderUrl(url))) === shown(url), "written down and found again");
     return null;
   },

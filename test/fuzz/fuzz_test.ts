@@ -1,14 +1,13 @@
 /** Every decoder takes whatever comes in: 100,000 inputs each; `scripts/fuzz.ts` runs more, and replays one. */
 import assert from "node:assert/strict";
-import process from "node:process";
 import { test } from "node:test";
 import { WalrustError } from "../../src/errors.ts";
+import { testSeed as seed } from "../support/seed.ts";
 import { decoders } from "./decoders.ts";
-import { type Decoder, fuzz, FuzzFailure, fuzzSeedMax, inputOf, law } from "./fuzz.ts";
+import { type Decoder, fuzz, FuzzFailure, inputOf, law } from "./fuzz.ts";
 
 const inputs = 100_000;
 const timeout = 240_000;
-const seed = Number(process.env.WALRUST_SEED ?? Math.floor(Math.random() * fuzzSeedMax));
 
 for (const decoder of decoders) {
   test(`${decoder.name}: ${inputs} inputs are answered or refused`, { timeout }, async () => {

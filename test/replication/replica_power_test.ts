@@ -5,7 +5,6 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import process from "node:process";
 import { test } from "node:test";
 import type { FollowEvent } from "../../src/replication/follow_options.ts";
 import type { Sqlite, SqliteConnection } from "../../src/runtime/types.ts";
@@ -13,10 +12,10 @@ import { MemoryStore } from "../../src/storage/memory.ts";
 import { getBytes } from "../../src/storage/object_store.ts";
 import { SimulatedCrash, SimulatedDisk, SimulatedFiles } from "../simulation/files.ts";
 import { SeededRandom } from "../simulation/random.ts";
+import { testSeed } from "../support/seed.ts";
 import { ask, assertAt, catchUp, of, type ReplicaScene, runtime, seqOf, withSource } from "./replica_scene.ts";
 import { booking, ledgerSchema, ledgerSum } from "./sqlite_source.ts";
 
-const seed = Number(process.env.WALRUST_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const replicaNames = ["replica.db", "replica.db-replica-lock", "replica.db-replica-state"];
 
 /** Locks that are always free: nobody else is on the simulated machine. */
@@ -144,7 +143,7 @@ async function losePower(
     await source.commit(sql);
     stores.push(await copyOf(writer.store));
   }
-  const random = new SeededRandom(seed);
+  const random = new SeededRandom(testSeed);
   const whole = await live(scene, origin.clone(() => 0n), stores, Infinity, forget);
   const count = tries ?? whole.calls;
   for (let loss = 1; loss <= count; loss++) {
@@ -153,7 +152,7 @@ async function losePower(
     const { told } = await live(scene, disk, stores, deadly, forget);
     disk.powerLoss(random);
     materialise(disk, scene);
-    const where = `seed ${seed}, loss ${loss} at call ${deadly}, told of seq ${told}`;
+    const where = `seed ${testSeed}, loss ${loss} at call ${deadly}, told of seq ${told}`;
     assert.deepEqual(ask(local, ledgerSum), { n: 0 }, where);
     const seq = seqOf(writer, local);
     assert.ok(seq !== null, `${where}: no state of the source`);
