@@ -123,6 +123,9 @@ function line({ passed, failed, skipped }: Counts): string {
   return `${passed} passed, ${failed} failed, ${skipped} skipped`;
 }
 
+/** What Node, Bun and Deno print of a test that passed: it would bury the one that failed. */
+const passedLine = /^\s*✔ |^\(pass\) |\.\.\. ok \(/;
+
 function report(result: Result): void {
   const { runtime, file, problem, cases, seconds } = result;
   const counts = countsOf([result]);
@@ -131,7 +134,7 @@ function report(result: Result): void {
   if (counts.failed === 0) return;
   if (problem !== null) console.log(`     ${problem}`);
   for (const { name, outcome } of cases) if (outcome === "failed") console.log(`     failed: ${name}`);
-  console.log(result.output.trimEnd().split("\n").map((text) => `     | ${text}`).join("\n"));
+  for (const text of result.output.trimEnd().split("\n")) if (!passedLine.test(text)) console.log(`     | ${text}`);
 }
 
 /** Test files below a folder; the longest-running kinds first, so that none of them is left alone at the end. */

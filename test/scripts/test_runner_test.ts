@@ -78,6 +78,14 @@ for (const [name, text] of Object.entries(failures)) {
   });
 }
 
+test("scripts/test.ts: prints what a file says of its failure, not its tests that passed", { timeout: 60_000 }, () => {
+  const text = `test("sound", () => {}); test("bad", () => { throw new Error("the reason"); });`;
+  const { lines } = run({ "bad_test.ts": text });
+  assert.ok(lines.includes("     failed: bad"), lines.join("\n"));
+  assert.ok(lines.some((line) => line.includes("| ") && line.includes("the reason")), lines.join("\n"));
+  assert.ok(!lines.some((line) => /✔ sound|\(pass\) sound|sound \.\.\./.test(line)), lines.join("\n"));
+});
+
 test("scripts/test.ts: canary: a file that hangs is a failure", { timeout: 60_000 }, () => {
   const hang = `test("hangs", async () => { await new Promise((done) => setTimeout(done, 60_000)); });`;
   const { code, lines } = run({ "hang_test.ts": hang }, { WALRUST_TEST_TIMEOUT_MS: "2000" });
