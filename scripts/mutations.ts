@@ -20,7 +20,6 @@ const begin = inReplication("begin_stream");
 const databaseFile = inReplication("database_file");
 const engine = inReplication("engine");
 const index = inReplication("page_index");
-const journal = inReplication("journal");
 const log = inReplication("wal_log");
 const observe = inReplication("observe_capture");
 const pin = inReplication("pin_capture");
@@ -30,6 +29,7 @@ const replicaJournal = inReplication("replica_journal");
 const resume = inReplication("resume");
 const rollover = inReplication("rollover");
 const sealed = inReplication("sealed");
+const smallFile = inReplication("small_file");
 const snapshot = inReplication("snapshot");
 const spool = inReplication("spool");
 const staged = inReplication("staged_pages");
@@ -42,8 +42,8 @@ const writerCheck = inReplication("writer_check");
 export const mutations: readonly Mutation[] = [
   spool("an object is spooled without fsync", "        file.sync();\n", ""),
   spool("the name of a spooled object is not forced", "      this.#files.syncDirectory(this.#directory);\n", ""),
-  journal("the journal is written without fsync", "    file.sync();\n", ""),
-  journal(
+  smallFile("the journal is written without fsync", "    file.sync();\n", ""),
+  smallFile(
     "the name of the journal is not forced",
     "  files.rename(temporary, `${directory}/${name}`);\n  files.syncDirectory(directory);\n",
     "  files.rename(temporary, `${directory}/${name}`);\n",
@@ -166,12 +166,12 @@ export const mutations: readonly Mutation[] = [
   ),
   observe(
     "a batch that was overwritten while it was read is sealed",
-    "this.#endsAt(wal, header, batch.begin, state);",
-    "this.#wal === wal && header !== null && state !== null;",
+    "log.leadsTo(state, header, batch.begin);",
+    "this.#log === log && header !== null && state !== null;",
   ),
   observe(
     "a log that was cut is taken for one that was read to its end",
-    "if (over < frames && holdsFrameBefore(wal, position))",
+    "if (over < frames && holdsFrameBefore(log.file, position))",
     "if (over < frames && holdsFrameBefore !== undefined)",
   ),
   observe(
@@ -181,8 +181,8 @@ export const mutations: readonly Mutation[] = [
   ),
   observe(
     "an image is believed whose log was restarted meanwhile",
-    "(wal !== null && !this.#isLog(wal, header))) return null;",
-    "(wal !== null && header === undefined)) return null;",
+    "(log !== null && !log.holds(header))) return null;",
+    "(log !== null && header === undefined)) return null;",
   ),
   observe(
     "a database written to without a log is believed",

@@ -1,7 +1,7 @@
 /** walrust.toml → settings and databases, each with the place it stands at. Nothing is passed over in silence. */
 import { ConfigError } from "../errors.ts";
 import { databaseName, parseBucketUrl } from "../format/keys.ts";
-import { readSmallFile } from "../replication/journal.ts";
+import { readSmallFile } from "../replication/small_file.ts";
 import type { Files } from "../runtime/types.ts";
 import { s3Address } from "../storage/s3_address.ts";
 import { placedError } from "./placed_error.ts";

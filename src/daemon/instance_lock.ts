@@ -5,7 +5,7 @@
  */
 import { DatabaseError } from "../errors.ts";
 import { hexOf } from "../format/bytes.ts";
-import { readSmallFile, writeFileAtomically } from "../replication/journal.ts";
+import { readSmallFile, writeFileAtomically } from "../replication/small_file.ts";
 import { isForbidden, type StatePlace, userOf } from "../replication/state_directory.ts";
 import type { OpenFile, Runtime, SqliteConnection } from "../runtime/types.ts";
 

@@ -5,7 +5,7 @@
 import { DatabaseError, type ErrorKind, exitCodes, RestoreError, WalrustError } from "../errors.ts";
 import { hexOf, printable } from "../format/bytes.ts";
 import { DatabaseEngine } from "../replication/engine.ts";
-import { readSmallFile, writeFileAtomically } from "../replication/journal.ts";
+import { readSmallFile, writeFileAtomically } from "../replication/small_file.ts";
 import type { Log, Runtime } from "../runtime/types.ts";
 import { makeStatePlace, type StatePlace } from "../replication/state_directory.ts";
 import type { SnapshotDone } from "../replication/snapshot_task.ts";

@@ -1,6 +1,6 @@
 /** Verification on a schedule beside a watch: a part of the bucket at a time, so that it costs no more than it may. */
 import { parseJson } from "../format/json.ts";
-import { readSmallFile, writeFileAtomically } from "../replication/journal.ts";
+import { readSmallFile, writeFileAtomically } from "../replication/small_file.ts";
 import type { Finding, VerifyPlace } from "../replication/verify_report.ts";
 import type { Runtime } from "../runtime/types.ts";
 import type { ObjectStore } from "../storage/object_store.ts";

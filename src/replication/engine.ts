@@ -3,13 +3,15 @@
  *
  * closed → (open: pin, resume or new lineage, difference) → live ⇄ idle (nothing held open) → stopped
  */
-import { DatabaseError, WalrustError } from "../errors.ts";
+import { DatabaseError, type WalrustError } from "../errors.ts";
 import { beginStream } from "./begin_stream.ts";
 import type { Capture, Doubt } from "./capture.ts";
 import { sealDifference } from "./difference.ts";
+import { DiskGate } from "./disk_gate.ts";
 import { isFenced, isTransient, notLookedAt, notPublished, stoppedBeforeSnapshot } from "./engine_failure.ts";
 import { whenSteady } from "./image.ts";
 import { type FilesSeen, isAbsence, sameFiles, seeFiles } from "./live_database.ts";
+import { LookSchedule } from "./look_schedule.ts";
 import { CaptureOpener } from "./open_capture.ts";
 import type { EngineParts } from "./options.ts";
 import { Rollover } from "./rollover.ts";
@@ -25,13 +27,10 @@ const fullLookIntervalMs = 60_000;
 const journalIntervalMs = 30_000;
 const batchSizeDefault = 64 * 1024 * 1024;
 const waitsMax = 20;
-const lookSlackMs = 5;
-const phases = 8;
 const busyIntervalMs = 50;
 const retryFirstMs = 250;
 const retryMaxMs = 30_000;
 const firstPutAttemptsMax = 3;
-const diskRetryMs = 5000;
 
 /** See the top of this file. */
 export class DatabaseEngine {
@@ -51,13 +50,11 @@ export class DatabaseEngine {
   #retryAt = 0;
   #firstPutAttempts = 0;
   #lastFullLook = 0;
-  #nextLook = 0;
-  /** When in an interval this database is looked at: many are neither all at once nor each with a wake-up of its own. */
-  readonly #phase: number;
+  readonly #looks: LookSchedule;
   #lastJournal = 0;
   readonly #schedule: SnapshotSchedule;
   #everStarted: boolean;
-  #diskRetryAt = 0;
+  readonly #disk: DiskGate;
   #stopping = false;
   #stopped = false;
 
@@ -67,7 +64,10 @@ export class DatabaseEngine {
     this.#parts = parts;
     this.#everStarted = parts.continues === true;
     this.#schedule = new SnapshotSchedule(parts.options, parts.runtime.clock);
-    this.#phase = Math.floor(parts.runtime.random.number() * phases) * parts.options.walSyncIntervalMs / phases;
+    this.#looks = new LookSchedule(parts.options.walSyncIntervalMs, parts.runtime.clock, parts.runtime.random);
+    this.#disk = new DiskGate(parts.runtime.clock, (error, retryMs) => {
+      parts.emit({ kind: "sync_failed", path: parts.path, error, retryMs });
+    });
   }
 
   /** Where journal, index and spool of this database are. */
@@ -99,7 +99,7 @@ export class DatabaseEngine {
     // Databases at rest are looked at together: one wake-up an interval, however many there are.
     if (this.#live === null) return interval - now % interval;
     if (this.#working) return Math.min(busyIntervalMs, interval);
-    if (this.#nextLook > now) return this.#nextLook - now;
+    if (this.#looks.restMs > 0) return this.#looks.restMs;
     // A look is due that waits for an upload.
     return Math.min(interval, Math.max(busyIntervalMs, this.#stream!.publisher.retryInMs));
   }
@@ -127,8 +127,7 @@ export class DatabaseEngine {
   /** True when something is under way that needs our next step, not just time. */
   get #working(): boolean {
     return this.#doubt !== null || this.#task?.active === true ||
-      (this.#diskRetryAt <= this.#parts.runtime.clock.monotonic() &&
-        (this.#rollover?.pending === true || this.#rollover?.eager === true));
+      (this.#disk.isOpen && (this.#rollover?.pending === true || this.#rollover?.eager === true));
   }
 
   /** Takes a snapshot as soon as possible. */
@@ -153,7 +152,7 @@ export class DatabaseEngine {
         if (this.#live === null && !this.#wake(looks === 0)) break;
         // What is committed from here on is not waited for: an application may never pause.
         goal ??= this.#live!.end(this.#stream.position);
-        this.#nextLook = 0;
+        this.#looks.hurry();
         await this.#liveStep();
         if (this.#caughtUp(goal)) break;
         const retryInMs = this.#stream?.publisher.retryInMs ?? 0;
@@ -268,7 +267,7 @@ export class DatabaseEngine {
     if (stream.publisher.idle) {
       if (this.#doubt !== null) await this.#resolve(this.#doubt);
       // Where every look finds something, a snapshot would else wait for ever until nothing is in flight.
-      else if (!task.waitsForIdle && this.#lookDue()) quiet = this.#capture(live, stream);
+      else if (!task.waitsForIdle && this.#looks.takeTurn(this.#isLookWanted)) quiet = this.#capture(live, stream);
     }
     const rollover = this.#rollover;
     if (task.holdsPin) {
@@ -276,35 +275,17 @@ export class DatabaseEngine {
         await task.abandon("the WAL grew too large while the snapshot was uploaded");
       }
     } else if (this.#doubt === null && rollover !== null) {
-      await this.#withDisk(() => rollover.step());
+      await this.#disk.run(() => rollover.step());
     }
     await this.#snapshotStep();
     const now = this.#parts.runtime.clock.monotonic();
-    if (now - this.#lastJournal >= journalIntervalMs) await this.#withDisk(() => this.#writeJournal());
+    if (now - this.#lastJournal >= journalIntervalMs) await this.#disk.run(() => this.#writeJournal());
     if (quiet) await this.#idleWhenQuiet(seen);
   }
 
-  /** Does what needs room on disk. Where that fails the WAL keeps the data, the pin stays, and it is tried again. */
-  async #withDisk(work: () => Promise<void> | void): Promise<void> {
-    const { clock } = this.#parts.runtime;
-    if (clock.monotonic() < this.#diskRetryAt) return;
-    try {
-      await work();
-    } catch (error) {
-      if (error instanceof WalrustError || !isTransient(error)) throw error;
-      this.#diskRetryAt = clock.monotonic() + diskRetryMs;
-      this.#parts.emit({ kind: "sync_failed", path: this.#parts.path, error, retryMs: diskRetryMs });
-    }
-  }
-
-  /** One look per interval, however often we are called: each look that finds something costs a PUT. */
-  #lookDue(): boolean {
-    const soon = this.#parts.runtime.clock.monotonic() + lookSlackMs;
-    const interval = this.#parts.options.walSyncIntervalMs;
-    const wanted = this.#task!.waitsForCommits || this.#rollover?.writerPaused() === true;
-    if (soon < this.#nextLook && !wanted) return false;
-    this.#nextLook = soon + interval - (soon + this.#phase) % interval;
-    return true;
+  /** True when a look need not wait for its turn. */
+  get #isLookWanted(): boolean {
+    return this.#task!.waitsForCommits || this.#rollover?.writerPaused() === true;
   }
 
   /** Seals what was committed; true when there was nothing. */
@@ -365,12 +346,12 @@ export class DatabaseEngine {
     if (done !== null) {
       const { seq, bytes, durationMs, checksum } = done;
       // Worth a try although the disk failed a moment ago: without a journal the next start begins a new lineage.
-      this.#diskRetryAt = 0;
-      await this.#withDisk(() => this.#writeJournal());
+      this.#disk.open();
+      await this.#disk.run(() => this.#writeJournal());
       this.#parts.emit({ kind: "snapshot", path: this.#parts.path, seq, bytes, durationMs, checksum });
       this.#schedule.answer(done);
       // A quiet database is let go of now, not after an interval: of many that start, few are open at a time.
-      this.#nextLook = 0;
+      this.#looks.hurry();
     }
     if (this.#stopping || task.active || !task.ready || this.#doubt !== null) return;
     if (!this.#snapshotDue) return;
@@ -390,9 +371,9 @@ export class DatabaseEngine {
     const restMs = live.goesOn(stream.position) ? fullLookIntervalMs : quietMs;
     if (this.busy || this.#schedule.requested || size > idleSizeMax || clock.now() - newest < restMs) return;
     if (stream.snapshot.seq === 0n) return;
-    await this.#withDisk(() => this.#writeJournal());
+    await this.#disk.run(() => this.#writeJournal());
     // Without its journal it stays open, until there is room.
-    if (clock.monotonic() < this.#diskRetryAt) return;
+    if (!this.#disk.isOpen) return;
     await this.#closeLive("idle");
     this.#idle = seen;
   }

@@ -3,9 +3,9 @@
  * Two lines of text: JSON, then the SHA-256 of the first line in hex. Anything else is a lost journal.
  * Written as temp, fsync, rename, fsync of the directory; always after the page index it describes.
  */
-import type { Files, NewSha256, OpenFile } from "../runtime/types.ts";
+import type { Files, NewSha256 } from "../runtime/types.ts";
 import { hexOf } from "../format/bytes.ts";
-import { readWhole } from "./image.ts";
+import { readSmallFile, writeFileAtomically } from "./small_file.ts";
 
 /** Where in the WAL the published history ends. */
 export interface JournalPosition {
@@ -47,36 +47,6 @@ export interface Journal {
 
 const version = 1;
 const sizeMax = 64 * 1024;
-
-/** Writes a small file so that a crash leaves the old one or the new one, whole. */
-export function writeFileAtomically(files: Files, directory: string, name: string, bytes: Uint8Array): void {
-  const temporary = `${directory}/${name}.tmp`;
-  files.remove(temporary);
-  const file = files.open(temporary, "exclusive");
-  try {
-    file.write(bytes, 0);
-    file.sync();
-  } finally {
-    file.close();
-  }
-  files.rename(temporary, `${directory}/${name}`);
-  files.syncDirectory(directory);
-}
-
-/** Whole content of a small file; `null` when it is absent or larger than `limit` bytes. Throws when it cannot be read. */
-export function readSmallFile(files: Files, path: string, limit: number): Uint8Array | null {
-  if (files.stat(path)?.type !== "file") return null;
-  const file: OpenFile = files.open(path, "read");
-  try {
-    const size = file.stat().size;
-    if (size > limit) return null;
-    const bytes = new Uint8Array(size);
-    readWhole(file, bytes, 0);
-    return bytes;
-  } finally {
-    file.close();
-  }
-}
 
 function digestHex(sha256: NewSha256, bytes: Uint8Array): string {
   const hash = sha256();

@@ -7,7 +7,7 @@
  * the overwritten guard, or the comparison after a restart, takes it back.
  */
 import { DatabaseError } from "../errors.ts";
-import { beginWalScan, walFrameHeaderSize, type WalHeader, walHeaderSize } from "../format/wal.ts";
+import { beginWalScan, type WalHeader } from "../format/wal.ts";
 import type { Clock, Files, FileStat, OpenFile } from "../runtime/types.ts";
 import type {
   Capture,
@@ -22,6 +22,7 @@ import type {
 import { openDatabaseFile } from "./database_file.ts";
 import { CopiedImage, openCopy, readFrame } from "./image.ts";
 import { type FilesSeen, readHeader, sameStat, statDatabase } from "./live_database.ts";
+import { ObservedLog, whileThere } from "./observed_log.ts";
 import { hashImage } from "./snapshot.ts";
 import type { Stream } from "./stream.ts";
 import {
@@ -35,11 +36,8 @@ import {
   pagesFrom,
   passes,
   positionAfter,
-  readWalHeader,
   sameLog,
   type Scan,
-  scanLog,
-  type ScanOptions,
   type WalPosition,
 } from "./wal_log.ts";
 
@@ -71,7 +69,7 @@ export class ObserveCapture implements Capture {
   readonly #file: OpenFile;
   readonly #runtime: { readonly files: Files; readonly clock: Clock };
   readonly #directory: string;
-  #wal: OpenFile | null = null;
+  #log: ObservedLog | null = null;
   /** The database file when the log was empty and all of it known; `isSettled`: any later write shows. */
   #clean: { stat: FileStat; isSettled: boolean } | null = null;
   /** A log that was read to its end after `restarted` had taken its place. */
@@ -100,7 +98,7 @@ export class ObserveCapture implements Capture {
       this.pageSize = pageSize;
       this.sqliteVersion = sqliteVersion;
       this.identity = this.#file.stat();
-      this.#openWal();
+      this.#openLog();
     } catch (error) {
       this.#file.close();
       throw error;
@@ -113,24 +111,24 @@ export class ObserveCapture implements Capture {
   }
 
   end(at: WalPosition | null): LogEnd {
-    const wal = this.#wal;
-    const header = wal === null ? null : readWalHeader(wal);
-    if (wal === null || header === null) return { at, log: null, frames: 0 };
+    const log = this.#log;
+    const header = log?.readHeader() ?? null;
+    if (log === null || header === null) return { at, log: null, frames: 0 };
     const from = at !== null && sameLog(at.header, header) ? at.state : beginWalScan(header);
-    const { commit } = this.#scan(wal, header, from);
+    const { commit } = log.scan(header, from);
     return { at, log: header, frames: commit === null ? from.frames : commit.frame + 1 };
   }
 
   look(position: WalPosition | null, sizeMax: number): Look {
-    if (this.#wal === null) this.#openWal();
-    const wal = this.#wal;
-    const header = wal === null ? null : readWalHeader(wal);
-    const found = wal === null || header === null
+    if (this.#log === null) this.#openLog();
+    const log = this.#log;
+    const header = log?.readHeader() ?? null;
+    const found = log === null || header === null
       ? this.#lookWithoutLog(position)
-      : this.#lookAtLog(wal, header, position, sizeMax);
+      : this.#lookAtLog(log, header, position, sizeMax);
     // The file that we hold is read to its end before the one that its name leads to now.
-    if (found.kind !== "none" || this.#isWalInPlace()) return found;
-    this.#openWal();
+    if (found.kind !== "none" || this.#isLogInPlace()) return found;
+    this.#openLog();
     return { kind: "doubt", reason: "the WAL was replaced by another file", gap: "possible" };
   }
 
@@ -138,32 +136,32 @@ export class ObserveCapture implements Capture {
     const database = this.#database();
     if (position === null && database === "same") return { kind: "none" };
     // The header of a new log that is just being written, or nothing that SQLite would read.
-    if ((this.#wal?.stat().size ?? 0) > 0) return { kind: "wait" };
+    if ((this.#log?.file.stat().size ?? 0) > 0) return { kind: "wait" };
     if (position !== null) return { kind: "doubt", reason: "the WAL was emptied", gap: "possible" };
     // As long as its time may hide another write it is waited with; then it is compared once more.
     const isFresh = database === "unsure" && !this.#isSettled(this.#clean!.stat);
     return isFresh ? { kind: "none" } : unseen;
   }
 
-  #lookAtLog(wal: OpenFile, header: WalHeader, position: WalPosition | null, sizeMax: number): Look {
+  #lookAtLog(log: ObservedLog, header: WalHeader, position: WalPosition | null, sizeMax: number): Look {
     if (header.pageSize !== this.pageSize) return { kind: "doubt", reason: "the WAL has another page size" };
     let from = beginWalScan(header);
     if (position === null) {
       // Only a checkpoint lets a log restart, and it would have written to the database.
       if (this.#database() !== "same") return unseen;
     } else if (sameLog(position.header, header)) {
-      if (!guardHolds(wal, position)) return { kind: "doubt", reason: "published frames were overwritten" };
+      if (!guardHolds(log.file, position)) return { kind: "doubt", reason: "published frames were overwritten" };
       from = { ...position.state };
     } else {
-      return this.#lookAtOldLog(wal, header, position, sizeMax);
+      return this.#lookAtOldLog(log, header, position, sizeMax);
     }
-    const { pages, commit } = this.#scan(wal, header, from, { sizeMax });
-    if (!this.#isLog(wal, header)) return { kind: "wait" };
+    const { pages, commit } = log.scan(header, from, { sizeMax });
+    if (!log.holds(header)) return { kind: "wait" };
     return commit === null ? { kind: "none" } : { kind: "batch", batch: batchOf(header, from, pages, commit) };
   }
 
   /** The log was restarted: what it held behind `position` is still there as far as the new one has not come. */
-  #lookAtOldLog(wal: OpenFile, restarted: WalHeader, position: WalPosition, sizeMax: number): Look {
+  #lookAtOldLog(log: ObservedLog, restarted: WalHeader, position: WalPosition, sizeMax: number): Look {
     const drained = this.#drained;
     if (drained !== null && sameLog(drained.restarted, restarted) && drained.end === position) {
       return this.#followRestart(restarted);
@@ -172,16 +170,16 @@ export class ObserveCapture implements Capture {
       return { kind: "doubt", reason: "the WAL was restarted more than once", gap: "likely" };
     }
     const { frames } = position.state;
-    const over = this.#scan(wal, restarted, beginWalScan(restarted), { limit: frames + 1 }).frames;
-    const old = this.#scan(wal, position.header, position.state, { sizeMax });
-    if (!this.#isLog(wal, restarted)) return { kind: "wait" };
+    const over = log.scan(restarted, beginWalScan(restarted), { limit: frames + 1 }).frames;
+    const old = log.scan(position.header, position.state, { sizeMax });
+    if (!log.holds(restarted)) return { kind: "wait" };
     if (over <= frames && old.commit !== null) {
       const batch = batchOf(position.header, position.state, old.pages, old.commit);
       if (!old.cut) this.#drained = { end: batch.end, restarted };
       return { kind: "batch", batch };
     }
     // Where the new log has come to our place, or the file was cut, nobody knows what was behind it.
-    if (over < frames && holdsFrameBefore(wal, position)) return this.#followRestart(restarted);
+    if (over < frames && holdsFrameBefore(log.file, position)) return this.#followRestart(restarted);
     return { kind: "doubt", reason: "the WAL was restarted and overwritten before it was read", gap: "likely" };
   }
 
@@ -198,14 +196,15 @@ export class ObserveCapture implements Capture {
   }
 
   goesOn(position: WalPosition | null): boolean {
-    return this.#wal !== null && goesOn(this.#wal, position);
+    return this.#log !== null && goesOn(this.#log.file, position);
   }
 
   seal(stream: Stream, batch: Batch): boolean {
-    const wal = this.#wal!;
+    const log = this.#log!;
     const { header, state, guard } = batch.end;
-    const holds = (): boolean => this.#endsAt(wal, header, batch.begin, state);
-    const seal = (): boolean => stream.sealBatch({ wal, pageSize: this.pageSize }, batch, "memory", holds);
+    const holds = (): boolean => log.leadsTo(state, header, batch.begin);
+    const source = { wal: log.file, pageSize: this.pageSize };
+    const seal = (): boolean => stream.sealBatch(source, batch, "memory", holds);
     if (!whileThere(seal, false)) return false;
     this.#lastPages = new Set(batch.pgnos.filter((_, i) => batch.sources[i] >= guard!.frame));
     return true;
@@ -232,7 +231,7 @@ export class ObserveCapture implements Capture {
   }
 
   close(): void {
-    this.#wal?.close();
+    this.#log?.close();
     this.#file.close();
   }
 
@@ -241,15 +240,15 @@ export class ObserveCapture implements Capture {
    * the file meanwhile is in the log too, as long as that is not restarted: then, and when the log went away, `null`.
    */
   async #copy(options: CopyOptions): Promise<Copy | null> {
-    if (!this.#isWalInPlace()) this.#openWal();
-    const wal = this.#wal;
-    const header = wal === null ? null : readWalHeader(wal);
+    if (!this.#isLogInPlace()) this.#openLog();
+    const log = this.#log;
+    const header = log?.readHeader() ?? null;
     const { files } = this.#runtime;
     const before = files.stat(this.path);
     if (before === null || this.inPlace({ database: before, wal: null }) !== "same") return null;
     const { since } = options;
-    const passed = since !== undefined && wal !== null && header !== null &&
-      passes(wal, header, since, this.#framesOf(wal));
+    const passed = since !== undefined && log !== null && header !== null &&
+      passes(log.file, header, since, log.countFrames());
     const only = passed && options.isWhole !== true ? options.pages ?? new Set<number>() : null;
     files.makeDirectory(this.#directory);
     if (only === null) this.#assertRoom(before.size);
@@ -314,9 +313,9 @@ export class ObserveCapture implements Capture {
     },
   ): Omit<Copy, "release"> | "incomplete" | null {
     const { before, header, passed, only, since, pages } = options;
-    const wal = this.#wal;
+    const log = this.#log;
     const begin = header === null ? null : beginWalScan(header);
-    const found = wal === null || header === null || begin === null ? null : this.#scan(wal, header, begin);
+    const found = log === null || header === null || begin === null ? null : log.scan(header, begin);
     const commit = found?.commit ?? null;
     const committed: Scan["pages"] = found?.pages ?? new Map();
     const behind = new Set([...(pages ?? []), ...(passed ? pagesFrom(committed, since!.state.frames) : [])]);
@@ -328,15 +327,15 @@ export class ObserveCapture implements Capture {
     const page = new Uint8Array(this.pageSize);
     for (const [pgno, frame] of committed) {
       if (pgno > pageCount || (only !== null && !behind.has(pgno))) continue;
-      readFrame({ wal: wal!, pageSize: this.pageSize }, frame, page);
+      readFrame({ wal: log!.file, pageSize: this.pageSize }, frame, page);
       copy.write(page, (pgno - 1) * this.pageSize);
     }
     if (!Number.isInteger(pageCount) || pageCount < 1) return null;
     copy.truncate(pageCount * this.pageSize);
     const takenMs = this.#runtime.clock.now();
     const end = commit === null ? null : positionAfter(header!, commit);
-    if (!this.#isWalInPlace() || (wal !== null && !this.#isLog(wal, header))) return null;
-    if (end !== null && !this.#endsAt(wal!, header!, begin!, end.state)) return null;
+    if (!this.#isLogInPlace() || (log !== null && !log.holds(header))) return null;
+    if (end !== null && !log!.leadsTo(end.state, header!, begin!)) return null;
     // Without a commit in the log the file alone is the database: then nobody may have written to it.
     if (end === null && !sameStat(before, this.#runtime.files.stat(this.path))) return null;
     if ((only === null || behind.has(1)) && readHeader(this.path, copy).pageSize !== this.pageSize) return null;
@@ -346,21 +345,13 @@ export class ObserveCapture implements Capture {
     return { image, end, changed: passed ? behind : null, inLog, takenMs };
   }
 
-  #openWal(): void {
-    this.#wal?.close();
-    const path = `${this.path}-wal`;
-    this.#wal = this.#runtime.files.stat(path)?.type === "file" ? this.#runtime.files.open(path, "read") : null;
+  #openLog(): void {
+    this.#log?.close();
+    this.#log = ObservedLog.open(this.path, this.pageSize, this.#runtime.files);
   }
 
-  #isWalInPlace(): boolean {
-    const stat = this.#runtime.files.stat(`${this.path}-wal`);
-    return stat?.inode === this.#wal?.stat().inode && stat?.device === this.#wal?.stat().device;
-  }
-
-  /** True while the file holds this log; `null`: none. */
-  #isLog(wal: OpenFile, header: WalHeader | null): boolean {
-    const now = readWalHeader(wal);
-    return header === null || now === null ? header === now : sameLog(header, now);
+  #isLogInPlace(): boolean {
+    return ObservedLog.isInPlace(this.#log, this.path, this.#runtime.files);
   }
 
   /** Whether the database file is as it was when the log was empty. */
@@ -372,38 +363,5 @@ export class ObserveCapture implements Capture {
 
   #isSettled({ mtimeNs }: FileStat): boolean {
     return this.#runtime.clock.now() - Number(mtimeNs / 1_000_000n) >= settledMs;
-  }
-
-  #framesOf(wal: OpenFile): number {
-    return Math.max(0, Math.floor((wal.stat().size - walHeaderSize) / (walFrameHeaderSize + this.pageSize)));
-  }
-
-  /** Scans what is in the file now. A log that becomes shorter meanwhile was emptied: it ends there. */
-  #scan(
-    wal: OpenFile,
-    header: WalHeader,
-    from: WalPosition["state"],
-    options: ScanOptions & { limit?: number } = {},
-  ): Scan {
-    const limit = Math.min(options.limit ?? Infinity, this.#framesOf(wal));
-    const nothing = { pages: new Map(), commit: null, frames: from.frames, cut: false };
-    return whileThere(() => scanLog(wal, header, from, Math.max(limit, from.frames), options), nothing);
-  }
-
-  /** True when the frames from `from` on still lead to `end`. */
-  #endsAt(wal: OpenFile, header: WalHeader, from: WalPosition["state"], end: WalPosition["state"]): boolean {
-    const { commit } = this.#scan(wal, header, from, { limit: end.frames });
-    return commit?.frame === end.frames - 1 && commit.checksum1 === end.checksum1 &&
-      commit.checksum2 === end.checksum2;
-  }
-}
-
-/** Reads what nobody keeps for us; `otherwise` when it was cut off meanwhile. */
-function whileThere<T>(work: () => T, otherwise: T): T {
-  try {
-    return work();
-  } catch (error) {
-    if (!(error instanceof DatabaseError) || error.code !== "short_read") throw error;
-    return otherwise;
   }
 }

@@ -5,8 +5,9 @@
  */
 import { isPageSize } from "../format/bytes.ts";
 import type { Files } from "../runtime/types.ts";
-import { readSmallFile, textOf, u64Of, wholeOf, writeFileAtomically } from "./journal.ts";
+import { textOf, u64Of, wholeOf } from "./journal.ts";
 import { directoryOf, nameOf } from "./paths.ts";
+import { readSmallFile, writeFileAtomically } from "./small_file.ts";
 
 /** A state of the replica: the point of the source's history, and the file by which it is recognised. */
 export interface ReplicaPoint {

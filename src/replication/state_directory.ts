@@ -2,8 +2,9 @@
 import { ConfigError, DatabaseError } from "../errors.ts";
 import { hexOf } from "../format/bytes.ts";
 import type { Files, Runtime } from "../runtime/types.ts";
-import { readJournal, readSmallFile, writeFileAtomically } from "./journal.ts";
+import { readJournal } from "./journal.ts";
 import { nameOf } from "./paths.ts";
+import { readSmallFile, writeFileAtomically } from "./small_file.ts";
 
 /** What a database is called and where it is. */
 export interface DatabasePath {

@@ -1,6 +1,7 @@
 import { NotFoundError, StorageError } from "../errors.ts";
-import { equalBytes, hexOf } from "../format/bytes.ts";
+import { equalBytes } from "../format/bytes.ts";
 import type { Clock, Files, FileStat, OpenFile, Random } from "../runtime/types.ts";
+import { DirectoryScratch, scratchName } from "./directory_scratch.ts";
 import { checkKey, checkPrefix, checkPutSize, checkRange, compareKeys, preconditionFailed } from "./object_key.ts";
 import type {
   CallOptions,
@@ -16,11 +17,6 @@ import type {
 const chunkSize = 1024 * 1024;
 /** Up to this size an object is read at once, so that a document replaced meanwhile is never torn. */
 const eagerSizeMax = 64 * 1024;
-/** Holds half-written objects and the lock; never listed, never a key. */
-const privateDirectory = ".walrust-tmp";
-/** A lock is held for microseconds; one this old belongs to a process that is gone. */
-const lockStaleNs = 30_000_000_000n;
-const temporaryStaleNs = 24n * 3600n * 1_000_000_000n;
 /** Some milliseconds apart for a second, then longer: together more than it takes to see that a holder is gone. */
 const lockTriesQuick = 100;
 const lockTries = 300;
@@ -37,7 +33,7 @@ export class DirectoryStore implements ObjectStore {
   readonly #files: Files;
   readonly #random: Random;
   readonly #clock: Clock | undefined;
-  #swept = false;
+  readonly #scratch: DirectoryScratch;
   #spare: Uint8Array | null = null;
 
   /** `clock` is used to wait for the lock of another process; without one the wait is a short spin. */
@@ -47,6 +43,7 @@ export class DirectoryStore implements ObjectStore {
     this.#files = options.files;
     this.#random = options.random;
     this.#clock = options.clock;
+    this.#scratch = new DirectoryScratch(this.#path(scratchName), options.files, options.random);
   }
 
   /** See {@linkcode ObjectStore.get}. */
@@ -96,7 +93,7 @@ export class DirectoryStore implements ObjectStore {
     options: PutOptions = {},
   ): Promise<{ etag: string }> {
     await this.#begin(key, options);
-    const temporary = this.#translate(key, () => this.#temporary());
+    const temporary = this.#translate(key, () => this.#scratch.create());
     try {
       let position = 0;
       for await (const chunk of chunks) {
@@ -287,66 +284,19 @@ export class DirectoryStore implements ObjectStore {
   }
 
   async #lock(key: string, signal: AbortSignal | undefined): Promise<OpenFile> {
-    const path = `${this.#path(privateDirectory)}/lock`;
     for (let attempt = 0; attempt < lockTries; attempt++) {
-      try {
-        return this.#files.open(path, "exclusive");
-      } catch (error) {
-        if (codeOf(error) !== "EEXIST") throw this.#failure(key, error);
-      }
-      this.#translate(key, () => this.#breakStaleLock(path));
+      const lock = this.#translate(key, () => this.#scratch.tryLock());
+      if (lock !== null) return lock;
       const pauseMs = attempt < lockTriesQuick ? 1 + this.#random.number() * 20 : 100 + this.#random.number() * 200;
       if (this.#clock) await this.#clock.sleep(pauseMs, signal);
       else await Promise.resolve();
       signal?.throwIfAborted();
     }
-    throw new StorageError("Locked", `${key}: ${path} is held by another process`, {
+    throw new StorageError("Locked", `${key}: ${this.#scratch.lockPath} is held by another process`, {
       key,
       bucket: this.location,
       retryable: true,
     });
-  }
-
-  /** Ages are differences of modification times on the same file system, so no clock can be wrong. */
-  #breakStaleLock(path: string): void {
-    const held = this.#files.stat(path);
-    if (held === null) return;
-    const probe = this.#temporary();
-    try {
-      if (probe.stat().mtimeNs - held.mtimeNs < lockStaleNs) return;
-      const aside = `${probe.path}-lock`;
-      this.#files.rename(path, aside);
-      const moved = this.#files.stat(aside);
-      if (moved !== null && moved.inode !== held.inode) this.#files.link(aside, path);
-      this.#files.remove(aside);
-    } catch (error) {
-      // Whoever was quicker has broken it, or put back what belongs there.
-      if (codeOf(error) !== "ENOENT" && codeOf(error) !== "EEXIST") throw error;
-    } finally {
-      probe.close();
-      this.#files.remove(probe.path);
-    }
-  }
-
-  #temporary(): OpenFile {
-    const directory = this.#path(privateDirectory);
-    const name = hexOf(this.#random.bytes(12));
-    if (this.#files.stat(directory) === null) this.#files.makeDirectory(directory);
-    const file = this.#files.open(`${directory}/${name}`, "exclusive");
-    if (!this.#swept) {
-      this.#swept = true;
-      this.#sweep(directory, file.stat().mtimeNs);
-    }
-    return file;
-  }
-
-  /** Removes what writers that died a day ago have left. */
-  #sweep(directory: string, nowNs: bigint): void {
-    for (const entry of this.#files.list(directory)) {
-      const path = `${directory}/${entry.name}`;
-      const stat = entry.type === "file" ? this.#files.stat(path) : null;
-      if (stat !== null && nowNs - stat.mtimeNs > temporaryStaleNs) this.#files.remove(path);
-    }
   }
 
   /** Makes the directories of a key and forces the new names to the disk. */
@@ -375,7 +325,7 @@ export class DirectoryStore implements ObjectStore {
   /** Names in `directory` ("" or ending with "/") as keys, directories with a closing "/", in the order of keys. */
   #entries(directory: string): { key: string }[] {
     return this.#translate(directory, () => this.#files.list(this.#path(directory.replace(/\/$/, ""))))
-      .filter((entry) => entry.type !== "other" && !(directory === "" && entry.name === privateDirectory))
+      .filter((entry) => entry.type !== "other" && !(directory === "" && entry.name === scratchName))
       .map((entry) => ({ key: `${directory}${entry.name}${entry.type === "directory" ? "/" : ""}` }))
       .sort((a, b) => compareKeys(a.key, b.key));
   }
@@ -431,7 +381,7 @@ const hints: Record<string, string> = {
 
 function checkOwnKey(key: string): void {
   checkKey(key);
-  if (key === privateDirectory || key.startsWith(`${privateDirectory}/`)) {
+  if (key === scratchName || key.startsWith(`${scratchName}/`)) {
     throw new StorageError("InvalidKey", `object key ${JSON.stringify(key)} is reserved`, { key });
   }
 }

@@ -15,11 +15,12 @@ import type {
 } from "./object_store.ts";
 import type { RetryPolicy } from "./retry.ts";
 import { s3Address } from "./s3_address.ts";
+import { drain, etagOf, lengthOf, type S3Answer } from "./s3_answer.ts";
 import { deleteKeys } from "./s3_delete.ts";
 import { describe, notS3, truncated } from "./s3_error.ts";
 import { listPages } from "./s3_list.ts";
 import { conditionHeaders, storedSame, uploadStream } from "./s3_multipart.ts";
-import { drain, etagOf, lengthOf, type S3Answer, S3Client, type S3Timeouts } from "./s3_request.ts";
+import { S3Client, type S3Timeouts } from "./s3_request.ts";
 
 /** What an {@linkcode S3Store} needs. */
 export interface S3StoreOptions {

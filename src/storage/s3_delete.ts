@@ -1,8 +1,9 @@
 import { md5 } from "@noble/hashes/legacy.js";
 import { StorageError } from "../errors.ts";
 import type { CallOptions, StorageErrorLike } from "./object_store.ts";
+import { drain } from "./s3_answer.ts";
 import { clean } from "./s3_error.ts";
-import { drain, type S3Client } from "./s3_request.ts";
+import type { S3Client } from "./s3_request.ts";
 import { escapeXml, fitsXml } from "./s3_xml.ts";
 
 /** DeleteObjects: up to 1,000 keys with one request, each with its own outcome. */

@@ -171,6 +171,16 @@ function kindOfFailure(code: string, text: string, address: S3Address): keyof ty
   return /received (corrupt message|fatal alert)/.test(reason) ? "handshake" : "other";
 }
 
+/** Nothing came for so many milliseconds. */
+export function timedOut(asked: Asked, ms: number): StorageError {
+  return new StorageError("Timeout", `${describe(asked)}: no answer within ${Math.round(ms / 1000)} s`, {
+    bucket: asked.address.bucket,
+    key: asked.key === "" ? undefined : asked.key,
+    retryable: true,
+    hint: "Check the network and the endpoint.",
+  });
+}
+
 /** Fewer or more bytes than announced. */
 export function truncated(asked: Asked, got: number, expected: number): StorageError {
   return new StorageError("Truncated", `${describe(asked)}: ${got} of ${expected} bytes came`, {

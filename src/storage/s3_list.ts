@@ -1,8 +1,9 @@
 import { StorageError } from "../errors.ts";
 import { compareKeys } from "./object_key.ts";
 import type { ListOptions, ObjectInfo } from "./object_store.ts";
+import { usableEtag } from "./s3_answer.ts";
 import { type Asked, describe, notS3 } from "./s3_error.ts";
-import { type S3Client, usableEtag } from "./s3_request.ts";
+import type { S3Client } from "./s3_request.ts";
 import { decodeUrlText, type S3Element } from "./s3_xml.ts";
 
 /** ListObjectsV2, page by page, believing nothing: order, prefix and progress are checked. */

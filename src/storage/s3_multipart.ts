@@ -1,8 +1,9 @@
 import { NotFoundError, PreconditionError, StorageError } from "../errors.ts";
 import { preconditionFailed } from "./object_key.ts";
 import type { CallOptions, ObjectInfo, ObjectStore } from "./object_store.ts";
+import { drain, etagOf, usableEtag } from "./s3_answer.ts";
 import { type Asked, describe, notS3 } from "./s3_error.ts";
-import { drain, etagOf, type S3Client, usableEtag } from "./s3_request.ts";
+import type { S3Client } from "./s3_request.ts";
 import { escapeXml } from "./s3_xml.ts";
 
 /** A stream of any size as a multipart upload, in the memory of two parts: one fills while the other is sent. */

@@ -5,21 +5,21 @@ import type { Clock, Fetch, FetchResponse, Log, NewSha256, Random } from "../run
 import type { CredentialsProvider } from "./credentials.ts";
 import { defaultRetryPolicy, retry, type RetryOptions, type RetryPolicy, waitForRetry } from "./retry.ts";
 import { objectUrl, type S3Address } from "./s3_address.ts";
+import { type AnsweredRequest, answerOf, foreignProblem, readBounded, type S3Answer } from "./s3_answer.ts";
 import {
   type Asked,
   clockCodes,
   connectionFailed,
-  describe,
   errorOfAnswer,
   errorOfDocument,
   expiredCodes,
   notS3,
-  truncated,
+  timedOut,
 } from "./s3_error.ts";
 import { parseDocument, type S3Element, xmlSizeMax } from "./s3_xml.ts";
 import { Watchdog } from "./watchdog.ts";
 
-/** One signed request, its answer and its failures: what all operations of S3 share. */
+/** One signed request and its failures: what all operations of S3 share. */
 
 /** How long a server may be silent. */
 export interface S3Timeouts {
@@ -47,29 +47,16 @@ export interface S3ClientOptions {
 }
 
 /** A request, before it is signed. */
-export interface S3Request {
+export interface S3Request extends AnsweredRequest {
   /** Name in the S3 API, for messages. */
   readonly operation: string;
-  readonly method: "GET" | "HEAD" | "PUT" | "POST" | "DELETE";
-  /** Empty for the bucket itself. */
-  readonly key: string;
   readonly query?: Record<string, string>;
   readonly headers?: Record<string, string>;
   readonly body?: Uint8Array;
-  readonly signal?: AbortSignal;
   /** Statuses besides 2xx that are answers and not errors. */
   readonly accept?: readonly number[];
   /** Instead of the general limit until the answer's head, and the least one within its body, milliseconds. */
   readonly headMs?: number;
-}
-
-/** An answer whose status was asked for. */
-export interface S3Answer {
-  readonly status: number;
-  header(name: string): string | null;
-  /** Read it to its end, or call `discard`. */
-  readonly body: AsyncIterable<Uint8Array>;
-  discard(): Promise<void>;
 }
 
 interface Retried {
@@ -195,7 +182,7 @@ export class S3Client {
     const watchdog = new Watchdog(clock, request.signal);
     let response: FetchResponse;
     try {
-      watchdog.arm(headMs, timeout(asked, headMs));
+      watchdog.arm(headMs, timedOut(asked, headMs));
       response = await fetch(url, {
         method: request.method,
         headers,
@@ -204,14 +191,14 @@ export class S3Client {
       });
       // A body that nobody begins to read gives its connection back; who reads later resumes by range.
       const idleMs = this.#idleMs(request);
-      watchdog.arm(idleMs, timeout(asked, idleMs));
+      watchdog.arm(idleMs, timedOut(asked, idleMs));
     } catch (error) {
       watchdog.close();
       request.signal?.throwIfAborted();
       if (watchdog.signal.aborted) throw watchdog.signal.reason;
       throw connectionFailed(asked, error);
     }
-    const answer = this.#answer(response, request, asked, watchdog);
+    const answer = answerOf(response, { request, asked, watchdog, idleMs: this.#idleMs(request) });
     try {
       return await this.#judge(answer, request, asked, read);
     } catch (error) {
@@ -290,130 +277,8 @@ export class S3Client {
   #idleMs(request: S3Request): number {
     return Math.max(this.#timeouts.idleMs, request.headMs ?? 0);
   }
-
-  /** The answer with a body that is timed, counted against its announced length, and closed at its end. */
-  #answer(response: FetchResponse, request: S3Request, asked: Asked, watchdog: Watchdog): S3Answer {
-    const announced = request.method === "HEAD" ? null : lengthOf(response);
-    const chunks = response.body[Symbol.asyncIterator]();
-    const idleMs = this.#idleMs(request);
-    const timedOut = timeout(asked, idleMs);
-    let received = 0;
-    let ended = false;
-    const close = async (cancel: boolean): Promise<void> => {
-      if (ended) return;
-      ended = true;
-      watchdog.close();
-      if (cancel) await chunks.return?.().catch(() => {});
-    };
-    const iterator: AsyncIterator<Uint8Array> = {
-      next: async () => {
-        if (ended) return { done: true, value: undefined };
-        try {
-          watchdog.arm(idleMs, timedOut);
-          const step = await chunks.next();
-          watchdog.disarm();
-          received += step.done ? 0 : step.value.length;
-          if (announced !== null && (step.done ? received < announced : received > announced)) {
-            throw truncated(asked, received, announced);
-          }
-          if (step.done) await close(false);
-          return step;
-        } catch (error) {
-          await close(true);
-          request.signal?.throwIfAborted();
-          if (watchdog.signal.aborted) throw watchdog.signal.reason;
-          throw error instanceof StorageError ? error : connectionFailed(asked, error);
-        }
-      },
-      return: async () => {
-        await close(true);
-        return { done: true, value: undefined };
-      },
-    };
-    return {
-      status: response.status,
-      header: (name) => response.header(name),
-      body: { [Symbol.asyncIterator]: () => iterator },
-      discard: () => close(true),
-    };
-  }
-}
-
-/** Reads a body whole, or null when it is larger than `limit`. */
-export async function readBounded(body: AsyncIterable<Uint8Array>, limit: number): Promise<Uint8Array | null> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of body) {
-    size += chunk.length;
-    if (size > limit) return null;
-    chunks.push(chunk.slice());
-  }
-  const bytes = new Uint8Array(size);
-  let filled = 0;
-  for (const chunk of chunks) {
-    bytes.set(chunk, filled);
-    filled += chunk.length;
-  }
-  return bytes;
-}
-
-/** Reads a body that nobody needs, so that its connection can be used again. */
-export async function drain(answer: S3Answer): Promise<void> {
-  if (await readBounded(answer.body, errorSizeMax) === null) await answer.discard();
-}
-
-/** `Content-Length`, or null when it is absent or no number. */
-export function lengthOf(answer: { header(name: string): string | null }): number | null {
-  const text = answer.header("content-length");
-  const length = text !== null && /^\d{1,16}$/.test(text.trim()) ? Number(text) : NaN;
-  return Number.isSafeInteger(length) ? length : null;
-}
-
-/** An ETag as it came, or null when it is absent or could not go into a header again. */
-export function usableEtag(etag: string | null): string | null {
-  return etag !== null && /^[\x21-\x7e]{1,256}$/.test(etag) ? etag : null;
-}
-
-/** The answer's `ETag`, as {@linkcode usableEtag}. */
-export function etagOf(answer: { header(name: string): string | null }): string | null {
-  return usableEtag(answer.header("etag"));
 }
 
 function askedBy(client: S3Client, request: S3Request): Asked {
   return { operation: request.operation, key: request.key, address: client.address };
-}
-
-/** Signs of an answer that does not come from the store, or not unchanged. */
-function foreignProblem(answer: S3Answer, request: S3Request): string | null {
-  const html = /^\s*text\/html\b/i.test(answer.header("content-type") ?? "");
-  if (html && !mayBeHtml(answer, request)) return "an HTML page";
-  const encoding = (answer.header("content-encoding") ?? "").trim().toLowerCase();
-  // Nothing is ever stored compressed; `aws-chunked` describes how an object was once sent, not its bytes.
-  if (encoding !== "" && encoding !== "identity" && encoding !== "aws-chunked") {
-    return `Content-Encoding ${encoding}, which a proxy must have added`;
-  }
-  return null;
-}
-
-/** Some servers (moto) call empty answers and XML HTML; documents are judged by the parser instead. */
-function mayBeHtml(answer: S3Answer, request: S3Request): boolean {
-  switch (request.method) {
-    case "PUT":
-      return answer.header("etag") !== null && lengthOf(answer) === 0;
-    case "DELETE":
-      return answer.status === 204;
-    case "POST":
-      return true;
-    default:
-      return request.key === "";
-  }
-}
-
-function timeout(asked: Asked, ms: number): StorageError {
-  return new StorageError("Timeout", `${describe(asked)}: no answer within ${Math.round(ms / 1000)} s`, {
-    bucket: asked.address.bucket,
-    key: asked.key === "" ? undefined : asked.key,
-    retryable: true,
-    hint: "Check the network and the endpoint.",
-  });
 }

@@ -2,16 +2,10 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
-import {
-  type Journal,
-  readJournal,
-  readSmallFile,
-  writeFileAtomically,
-  writeJournal,
-} from "../../src/replication/journal.ts";
+import { type Journal, readJournal, writeJournal } from "../../src/replication/journal.ts";
 import type { Files } from "../../src/runtime/types.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
-import { Crash, Life, SkippingClock, system } from "./engine_scene.ts";
+import { system } from "./engine_scene.ts";
 
 const journal: Journal = {
   destination: "s3://bucket/app/",
@@ -86,29 +80,6 @@ test("[S44] readJournal: a first line that is no journal is lost, whatever its d
   for (const other of ["", "null", "{}", "[]", "1", '"text"', "no JSON", '{"version":1}']) {
     assert.equal(read(other), null, other);
   }
-});
-
-test("writeFileAtomically: killed at any step the file is the old or the new one, whole", () => {
-  const directory = temporaryDirectory("journal");
-  const old = new TextEncoder().encode("old");
-  const next = new TextEncoder().encode("next one");
-  for (let kill = 1; kill < 20; kill++) {
-    writeFileAtomically(system.files, directory, "file", old);
-    const life = new Life();
-    const { files } = life.runtime(new SkippingClock());
-    let count = 0;
-    life.onOperation = () => ++count === kill ? life.crash() : undefined;
-    try {
-      writeFileAtomically(files, directory, "file", next);
-    } catch (error) {
-      assert.ok(error instanceof Crash);
-    }
-    const found = new TextDecoder().decode(readSmallFile(system.files, `${directory}/file`, 100)!);
-    assert.ok(found === "old" || found === "next one", found);
-    writeFileAtomically(system.files, directory, "file", next);
-  }
-  assert.equal(readSmallFile(system.files, `${directory}/file`, 3), null, "larger than the limit");
-  assert.equal(readSmallFile(system.files, directory, 3), null, "a directory");
 });
 
 test("[S39] readJournal: a read that comes up short is tried again, then it is an error, not a lost journal", () => {
