@@ -29,6 +29,8 @@ const sums = {
   quiet: 0,
   indexes: 0,
   tasks: 0,
+  observed: 0,
+  gaps: 0,
   seconds: 0,
   fenced: 0,
 };

@@ -2,6 +2,7 @@
 import { DatabaseError } from "../errors.ts";
 import { walFrameHeaderSize, type WalHeader, walHeaderSize } from "../format/wal.ts";
 import type { Files, FileStat, OpenFile } from "../runtime/types.ts";
+import { openIfThere } from "./small_file.ts";
 import { readWalHeader, sameLog, type Scan, scanLog, type ScanOptions, type WalPosition } from "./wal_log.ts";
 
 /** See the top of this file. */
@@ -16,8 +17,8 @@ export class ObservedLog {
 
   /** Opens the WAL of a database for reading; `null` when there is none. */
   static open(databasePath: string, pageSize: number, files: Files): ObservedLog | null {
-    const path = walPathOf(databasePath);
-    return files.stat(path)?.type === "file" ? new ObservedLog(files.open(path, "read"), pageSize) : null;
+    const file = openIfThere(files, walPathOf(databasePath));
+    return file === null ? null : new ObservedLog(file, pageSize);
   }
 
   /** True while the name of the WAL leads to this file; without a log, to none. */

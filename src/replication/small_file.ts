@@ -1,4 +1,4 @@
-/** Small files of our own: read whole, replaced whole. */
+/** Small files of our own: read whole, replaced whole; and files that others may take away. */
 import type { Files, OpenFile } from "../runtime/types.ts";
 import { readWhole } from "./image.ts";
 
@@ -19,8 +19,8 @@ export function writeFileAtomically(files: Files, directory: string, name: strin
 
 /** Whole content of a small file; `null` when it is absent or larger than `limit` bytes. Throws when it cannot be read. */
 export function readSmallFile(files: Files, path: string, limit: number): Uint8Array | null {
-  if (files.stat(path)?.type !== "file") return null;
-  const file: OpenFile = files.open(path, "read");
+  const file = openIfThere(files, path);
+  if (file === null) return null;
   try {
     const size = file.stat().size;
     if (size > limit) return null;
@@ -29,5 +29,16 @@ export function readSmallFile(files: Files, path: string, limit: number): Uint8A
     return bytes;
   } finally {
     file.close();
+  }
+}
+
+/** Opens a file for reading; `null` when nothing is there, or no file. Others may remove it at any moment. */
+export function openIfThere(files: Files, path: string): OpenFile | null {
+  if (files.stat(path)?.type !== "file") return null;
+  try {
+    return files.open(path, "read");
+  } catch (error) {
+    if ((error as { code?: unknown }).code === "ENOENT") return null;
+    throw error;
   }
 }

@@ -12,7 +12,7 @@ import type { FrozenImage } from "./frozen_image.ts";
 import type { EngineEvent } from "./options.ts";
 import { type SnapshotPlan, uploadSnapshot } from "./snapshot.ts";
 import type { Stream } from "./stream.ts";
-import { reached, samePosition } from "./wal_log.ts";
+import { reached } from "./wal_log.ts";
 
 const retryFirstMs = 1000;
 const retryMaxMs = 60_000;
@@ -143,8 +143,8 @@ export class SnapshotTask {
       .finally(() => this.#point = null);
     // The log was restarted meanwhile: try from a new point.
     if (frozen === null) return;
-    // What is only observed goes on while it is copied: the image is ahead of what is sealed.
-    if (!samePosition(frozen.end, position)) await this.#sealUpTo(frozen);
+    // What is only observed goes on while it is copied, be it that its log is as empty behind the commit as before.
+    if (this.#capture.pinned === null) await this.#sealUpTo(frozen);
     const { image, rawHash } = frozen;
     const target = this.#stream.sealBridge(rawHash, image.pageSize);
     const plan: SnapshotPlan = {

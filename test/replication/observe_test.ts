@@ -6,9 +6,10 @@ import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { DatabaseError } from "../../src/errors.ts";
 import type { EngineOptions } from "../../src/replication/options.ts";
+import { verify } from "../../src/replication/verify.ts";
 import type { OpenFile } from "../../src/runtime/types.ts";
 import { SeededRandom } from "../simulation/random.ts";
-import { Crash, Scene, system } from "./engine_scene.ts";
+import { Crash, root, Scene, system } from "./engine_scene.ts";
 import { appendPhantom } from "./phantom.ts";
 
 const timeout = 60_000;
@@ -75,6 +76,11 @@ async function provePoints(scene: Scene, commits: readonly string[]): Promise<vo
     assert.ok(at >= last, `seq ${seq} is not a commit after the one before`);
     last = at;
   }
+  // Also from every older snapshot: each bridge declares what the deltas before it make.
+  const runtime = { ...system, clock: scene.clock };
+  const scratchPath = `${scene.directory}/scratch`;
+  const { findings } = await verify({ store: scene.store, root, level: "drill", runtime, scratchPath });
+  assert.deepEqual(findings.filter(({ severity }) => severity === "error"), []);
 }
 
 test("ObserveCapture: commits become deltas without a lock, a connection or a written byte", { timeout }, async () => {
@@ -331,6 +337,38 @@ test("[S20] ObserveCapture: a database without a log is written to while it is c
     scene.life.onMoment = () => {};
   }
   assert.ok(reads >= 3, `${reads} reads`);
+  await scene.engine.stop(5000);
+  await provePoints(scene, commits);
+  await scene.prove();
+});
+
+test("[S20] ObserveCapture: a commit whose log is gone again, at every moment of a snapshot: the chain continues", {
+  timeout,
+}, async () => {
+  const scene = observed();
+  scene.clock.now = () => Date.now();
+  const commits = [content(scene.app)];
+  const commit = (): void => {
+    scene.commit();
+    scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    commits.push(content(scene.app));
+  };
+  commit();
+  await scene.sync();
+  let moments = 0;
+  for (let isOver = false; !isOver; moments++) {
+    let left = moments;
+    scene.life.onMoment = () => {
+      if (left-- === 0) commit();
+    };
+    const done = scene.engine.requestSnapshot();
+    await scene.sync();
+    scene.life.onMoment = () => {};
+    isOver = left >= 0;
+    for (let tries = 0; tries < 3; tries++) await scene.sync();
+    await done;
+  }
+  assert.ok(moments >= 6, `${moments} moments`);
   await scene.engine.stop(5000);
   await provePoints(scene, commits);
   await scene.prove();

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { readSmallFile, writeFileAtomically } from "../../src/replication/small_file.ts";
+import { openIfThere, readSmallFile, writeFileAtomically } from "../../src/replication/small_file.ts";
 import { temporaryDirectory } from "../support/temporary_directory.ts";
 import { Crash, Life, SkippingClock, system } from "./engine_scene.ts";
 
@@ -25,4 +25,22 @@ test("writeFileAtomically: killed at any step the file is the old or the new one
   }
   assert.equal(readSmallFile(system.files, `${directory}/file`, 3), null, "larger than the limit");
   assert.equal(readSmallFile(system.files, directory, 3), null, "a directory");
+});
+
+test("openIfThere: a file that is removed while it is opened was not there", () => {
+  const directory = temporaryDirectory("small-file");
+  const path = `${directory}/file`;
+  const files = { ...system.files, stat: system.files.stat, open: system.files.open };
+  files.open = (opened, mode) => {
+    system.files.remove(opened);
+    return system.files.open(opened, mode);
+  };
+  writeFileAtomically(system.files, directory, "file", new Uint8Array(1));
+  assert.equal(openIfThere(files, path), null);
+  writeFileAtomically(system.files, directory, "file", new Uint8Array(1));
+  openIfThere(system.files, path)!.close();
+  files.open = () => {
+    throw Object.assign(new Error("EACCES"), { code: "EACCES" });
+  };
+  assert.throws(() => openIfThere(files, path), /EACCES/);
 });

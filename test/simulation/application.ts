@@ -9,6 +9,8 @@ import { type CheckpointMode, ModelConnection } from "./wal_model.ts";
 /** How an application behaves; probabilities per action. */
 export interface Habits {
   connections: number;
+  /** Whose connections these are: one that is killed leaves those of the other. */
+  processes: number;
   /** Share of the pages that a transaction changes. */
   share: number;
   spill: number;
@@ -28,6 +30,7 @@ export interface Habits {
 export function drawHabits(random: SeededRandom): Habits {
   return {
     connections: random.between(1, 3),
+    processes: random.pick([1, 1, 2]),
     share: random.pick([0.03, 0.1, 0.4]),
     spill: random.pick([0, 0.2]),
     rollback: random.pick([0, 0.1]),
@@ -66,6 +69,13 @@ export class Application {
   readonly habits: Habits;
   /** Hash of every content the database ever had, in order; a power loss may bring an old one back. */
   readonly timeline: string[] = [];
+  /**
+   * True where only the files are seen, without the wal-index: what they hold counts as a content too, be it a commit
+   * that SQLite is about to accept, or one that it never will.
+   */
+  isObserved = false;
+  /** What there is now to be published: one content, or that of the files and that of the database. */
+  now: readonly string[] = [];
   /** Called when the content changed. */
   onContent: () => void = () => {};
   #connections: ModelConnection[] = [];
@@ -86,11 +96,16 @@ export class Application {
   record(): void {
     const { current } = this.#files;
     if (current === null) return;
-    const hash = contentHash(current.content());
-    if (this.timeline.at(-1) === hash) return;
-    this.timeline.push(hash);
-    this.onContent();
-    this.#trace(`content ${this.timeline.length - 1} is ${hash.slice(0, 8)}`);
+    const content = contentHash(current.content());
+    const now = this.isObserved ? [contentHash(current.contentOfFiles()), content] : [content];
+    if (now.join() === this.now.join()) return;
+    this.now = now;
+    for (const hash of now) {
+      if (this.timeline.at(-1) === hash) continue;
+      this.timeline.push(hash);
+      this.onContent();
+      this.#trace(`content ${this.timeline.length - 1} is ${hash.slice(0, 8)}`);
+    }
   }
 
   /** Does one thing. */
@@ -145,9 +160,10 @@ export class Application {
     const { habits } = this;
     const random = this.#random;
     if (this.#connections.length < habits.connections && (this.#connections.length === 0 || random.chance(0.2))) {
-      const database = this.#files.open("application");
+      const process = `application ${random.integer(habits.processes)}`;
+      const database = this.#files.open(process);
       if (database === null || !database.isInWalMode) return;
-      this.#connections.push(new ModelConnection(database, "application", false));
+      this.#connections.push(new ModelConnection(database, process, false));
     }
     const connection = random.pick(this.#connections);
     if (this.#running.some((running) => running.connection === connection)) return;
@@ -185,16 +201,19 @@ export class Application {
     this.#start(connection, rollback ? "rollback" : "commit", steps());
   }
 
-  /** The process dies; perhaps while it was publishing a commit in the wal-index. */
+  /** A process dies; perhaps while it was publishing a commit in the wal-index, which another may keep as it is. */
   crash(): void {
-    const index = this.#running.find(({ what }) => what === "commit")?.connection.database.index ?? null;
+    const committing = this.#running.find(({ what }) => what === "commit")?.connection;
+    const process = committing?.process ?? `application ${this.#random.integer(this.habits.processes)}`;
+    const index = committing?.database.index ?? null;
     const tears = index !== null && this.#random.chance(0.2);
-    this.#files.kill("application");
+    this.#files.kill(process);
     if (tears) index.torn = true;
-    this.#connections = [];
-    this.#running = [];
-    this.#down = this.#random.pick([0, 3, 20]);
-    this.#trace(`app crashes${tears ? " with a torn wal-index" : ""}`);
+    this.#connections = this.#connections.filter(({ dead }) => !dead);
+    this.#running = this.#running.filter(({ connection }) => !connection.dead);
+    const down = this.#random.pick([0, 3, 20]);
+    if (this.#connections.length === 0) this.#down = down;
+    this.#trace(`${process} crashes${tears ? " with a torn wal-index" : ""}`);
     this.record();
   }
 

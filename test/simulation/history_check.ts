@@ -109,8 +109,8 @@ export async function checkBucket(history: EndedHistory): Promise<void> {
   assert.ok(active?.head, `the active lineage ${state.lineageId} was published`);
   const writer = machines.find(({ name }) => name === active.head!.writer)!;
   assert.ok(!writer.fenced, "who wrote the active lineage last still does");
-  const content = writer.settled;
-  assert.equal(active.head.content, content, "the active lineage ends with its writer's database");
+  const { content } = active.head;
+  assert.ok(writer.settled.includes(content), "the active lineage ends with its writer's database");
   await checkRestores(history, active, content);
   // Everything once more from the bucket alone: sometimes, because it costs as much as all the rest.
   if (trace.seed % 16 === 0 && vanished.size === 0) {

@@ -146,6 +146,35 @@ test("[S113] simulate: uploads that arrive after the restart has looked", { time
 test("[S117] simulate: commit frames of an application that was killed before the wal-index knew", {
   timeout,
 }, async () => {
-  const crashes = await meets(({ application }) => void (application.habits.crash = 0.05), /app crashes/);
+  const crashes = await meets(({ application }) => void (application.habits.crash = 0.05), /application \d crashes/);
   assert.ok(crashes > seeds, `${crashes} crashes`);
+});
+
+/** The machine has no SQLite to hold a pin with. */
+function observes({ machine, application }: Parameters<NonNullable<SimulationOptions["sabotage"]>>[0]): void {
+  Object.assign(machine.options, { mode: "observe" });
+  application.isObserved = true;
+}
+
+test("[S20] [S23] simulate: observed: logs that restart, are emptied and unlinked lose points, never pages", {
+  timeout,
+}, async () => {
+  const gaps = await meets((world) => {
+    observes(world);
+    const { habits } = world.application;
+    habits.checkpoint = 0.1;
+    habits.close = 0.1;
+    Object.assign(habits, { modes: ["passive", "restart", "truncate"] });
+  }, /wal_gap/);
+  assert.ok(gaps > seeds / 4, `${gaps} gaps`);
+});
+
+test("[S117] simulate: observed: a commit that SQLite never accepted is taken back", { timeout }, async () => {
+  const taken = await meets((world) => {
+    observes(world);
+    const { habits } = world.application;
+    // What was not accepted stays so only as long as another process keeps the wal-index.
+    Object.assign(habits, { crash: 0.05, connections: 3, processes: 2, close: 0 });
+  }, /published frames were overwritten/);
+  assert.ok(taken > 0, `${taken} taken back`);
 });

@@ -87,7 +87,7 @@ export function drawOptions(random: SeededRandom): EngineOptions {
     minCheckpointPages: random.pick([4, 20, 60]),
     walTruncateThresholdPages: random.pick([300, 5000]),
     waitForDatabase: false,
-    mode: "pin",
+    mode: random.pick(["pin", "pin", "pin", "observe"]),
     adopt: false,
     freeSpaceMin: 0,
     ...(random.chance(0.3) ? { batchSizeMax: 4096 } : {}),

@@ -209,7 +209,15 @@ export class WalDatabase {
 
   /** The database as a reader who begins now would see it. */
   content(): Uint8Array {
-    const state = this.index !== null && !this.index.torn ? this.index : this.recover();
+    return this.#contentOf(this.index !== null && !this.index.torn ? this.index : this.recover());
+  }
+
+  /** The database as its files alone have it: with commits that no wal-index knows, or none will know. */
+  contentOfFiles(): Uint8Array {
+    return this.#contentOf(this.recover());
+  }
+
+  #contentOf(state: Pick<WalIndex, "header" | "frames">): Uint8Array {
     const file = this.file;
     const pages = state.header.mxFrame > 0 ? state.header.pageCount : Math.floor(file.size / this.pageSize);
     const image = new Uint8Array(pages * this.pageSize);

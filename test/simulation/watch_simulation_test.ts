@@ -26,7 +26,9 @@ test(`simulate: ${seeds} histories restore exactly what was committed`, { timeou
   // A run in which nothing happened proves nothing.
   const least = { commits: 20, points: 4, crashes: 0.4, rollovers: 0.8, lineages: 0.3, quiet: 0.8, indexes: 5 };
   for (const [name, share] of Object.entries(least)) assert.ok(sums[name] > seeds * share, `${sums[name]} ${name}`);
-  for (const name of ["barriers", "tasks", "seconds", "fenced"]) assert.ok(sums[name] > 50, `${sums[name]} ${name}`);
+  for (const name of ["barriers", "tasks", "observed", "gaps", "seconds", "fenced"]) {
+    assert.ok(sums[name] > 50, `${sums[name]} ${name}`);
+  }
 });
 
 test("simulate: a seed is one history", { timeout: 60_000 }, async () => {

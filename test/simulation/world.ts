@@ -47,6 +47,9 @@ export interface Trace {
   indexes: number;
   /** Tasks of the administrator. */
   tasks: number;
+  /** Processes that observed instead of holding a pin, and points in time that they said were lost. */
+  observed: number;
+  gaps: number;
   /** Histories in which two machines wrote. */
   seconds: number;
   /** Machines that found another writer in their place. */
@@ -85,6 +88,8 @@ export class World implements Surroundings {
       quiet: 0,
       indexes: 0,
       tasks: 0,
+      observed: 0,
+      gaps: 0,
       seconds: 0,
       fenced: 0,
     };
