@@ -31,6 +31,7 @@ const rollover = inReplication("rollover");
 const sealed = inReplication("sealed");
 const smallFile = inReplication("small_file");
 const snapshot = inReplication("snapshot");
+const snapshotTask = inReplication("snapshot_task");
 const spool = inReplication("spool");
 const staged = inReplication("staged_pages");
 const stream = inReplication("stream");
@@ -184,6 +185,23 @@ export const mutations: readonly Mutation[] = [
     "(log !== null && !log.holds(header))) return null;",
     "(log !== null && header === undefined)) return null;",
   ),
+  {
+    name: "a read that comes up short is the end of a file",
+    file: "src/replication/image.ts",
+    find: "length === into.length || position + length >= file.stat().size;",
+    replace: "length >= 0 || position + length >= file.stat().size;",
+  },
+  {
+    name: "a log that cannot be read is taken for one that was cut",
+    file: "src/replication/observed_log.ts",
+    find: "if (!isShortRead(error) || this.countFrames() >= limit) throw error;",
+    replace: "if (!isShortRead(error)) throw error;",
+  },
+  snapshotTask(
+    "what came and went while only observed is not sealed before its snapshot",
+    "if (this.#capture.pinned === null) await this.#sealUpTo(frozen);",
+    "if (this.#capture.pinned === null && position !== null) await this.#sealUpTo(frozen);",
+  ),
   observe(
     "a database written to without a log is believed",
     "if (end === null && !sameStat(before, this.#runtime.files.stat(this.path))) return null;",
@@ -231,8 +249,8 @@ export const mutations: readonly Mutation[] = [
   {
     name: "a short read becomes zeros",
     file: "src/replication/image.ts",
-    find: "if (file.read(into, position) === into.length) return;",
-    replace: "if (file.read(into, position) >= 0) return;",
+    find: "readTwice(file, into, position, (length) => length === into.length);",
+    replace: "readTwice(file, into, position, (length) => length >= 0);",
   },
   {
     name: "the frame checksum leaves out the commit size",

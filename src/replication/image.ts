@@ -109,10 +109,21 @@ export function readFrame(
 
 /** Reads exactly `into.length` bytes; tries twice, then fails: a short read must never become a page of zeros. */
 export function readWhole(file: OpenFile, into: Uint8Array, position: number): void {
+  readTwice(file, into, position, (length) => length === into.length);
+}
+
+/** Reads as much as the file has there; a read that comes up short or fails is tried twice, and is never its end. */
+export function readThere(file: OpenFile, into: Uint8Array, position: number): number {
+  const isAll = (length: number): boolean => length === into.length || position + length >= file.stat().size;
+  return readTwice(file, into, position, isAll);
+}
+
+function readTwice(file: OpenFile, into: Uint8Array, position: number, isAll: (length: number) => boolean): number {
   let failure: unknown;
   for (let attempt = 0; attempt < 2; attempt++) {
     try {
-      if (file.read(into, position) === into.length) return;
+      const length = file.read(into, position);
+      if (isAll(length)) return length;
     } catch (error) {
       failure = error;
     }

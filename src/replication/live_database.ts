@@ -8,6 +8,7 @@ import { shellQuoted } from "../format/bytes.ts";
 import { parseSqliteHeader, type SqliteHeader } from "../format/sqlite_header.ts";
 import type { CheckpointResult, Files, FileStat, OpenFile, Sqlite, SqliteConnection } from "../runtime/types.ts";
 import { type DatabaseFileOptions, openDatabaseFile } from "./database_file.ts";
+import { readThere } from "./image.ts";
 import { userOf } from "./state_directory.ts";
 
 /** How gauge and pins are opened: they neither checkpoint nor delete the WAL. */
@@ -234,7 +235,7 @@ function openToWrite(path: string, files: Files, options: DatabaseFileOptions): 
 /** The header of a database in WAL mode; throws `DatabaseError` for anything else. */
 export function readHeader(path: string, file: OpenFile): SqliteHeader {
   const bytes = new Uint8Array(100);
-  const header = parseSqliteHeader(bytes.subarray(0, file.read(bytes, 0)));
+  const header = parseSqliteHeader(bytes.subarray(0, readThere(file, bytes, 0)));
   if (header === "empty") {
     throw new DatabaseError("empty", `${path} is empty: no application has created a table yet`, {
       hint: "start the application first, or pass --wait",

@@ -20,7 +20,7 @@ import type {
   SnapshotPoint,
 } from "./capture.ts";
 import { openDatabaseFile } from "./database_file.ts";
-import { CopiedImage, openCopy, readFrame } from "./image.ts";
+import { CopiedImage, openCopy, readFrame, readThere } from "./image.ts";
 import { type FilesSeen, readHeader, sameStat, statDatabase } from "./live_database.ts";
 import { ObservedLog, whileThere } from "./observed_log.ts";
 import { hashImage } from "./snapshot.ts";
@@ -214,8 +214,9 @@ export class ObserveCapture implements Capture {
     return await this.#copy(options);
   }
 
+  /** What is not sealed yet waits for nothing: it is sealed with the copy. */
   beginSnapshot(position: WalPosition | null): SnapshotPoint {
-    return { ...this.end(position), release: () => {} };
+    return { at: position, log: null, frames: 0, release: () => {} };
   }
 
   async freeze(_: SnapshotPoint, { position, index, sha256 }: FreezeOptions): Promise<FrozenAt | null> {
@@ -287,14 +288,14 @@ export class ObserveCapture implements Capture {
       const page = new Uint8Array(pageSize);
       for (const pgno of only) {
         const start = (pgno - 1) * pageSize;
-        if (this.#file.read(page, start) === pageSize) copy.write(page, start);
+        if (readThere(this.#file, page, start) === pageSize) copy.write(page, start);
       }
       return;
     }
     // A checkpoint may cut the file meanwhile: what it cut off, or what came again after it, the log says.
     const buffer = new Uint8Array(runSize);
     for (let start = 0;;) {
-      const length = this.#file.read(buffer, start);
+      const length = readThere(this.#file, buffer, start);
       if (length === 0) return;
       copy.write(buffer.subarray(0, length), start);
       start += length;

@@ -47,8 +47,12 @@ export class ObservedLog {
   /** Scans what is in the file now. A log that becomes shorter meanwhile was emptied: it ends there. */
   scan(header: WalHeader, from: WalPosition["state"], options: ScanOptions & { limit?: number } = {}): Scan {
     const limit = Math.min(options.limit ?? Infinity, this.countFrames());
-    const nothing = { pages: new Map(), commit: null, frames: from.frames, cut: false };
-    return whileThere(() => scanLog(this.file, header, from, Math.max(limit, from.frames), options), nothing);
+    try {
+      return scanLog(this.file, header, from, Math.max(limit, from.frames), options);
+    } catch (error) {
+      if (!isShortRead(error) || this.countFrames() >= limit) throw error;
+      return { pages: new Map(), commit: null, frames: from.frames, cut: false };
+    }
   }
 
   /** True when the frames from `from` on still lead to `end`. */
@@ -68,9 +72,13 @@ export function whileThere<T>(work: () => T, otherwise: T): T {
   try {
     return work();
   } catch (error) {
-    if (!(error instanceof DatabaseError) || error.code !== "short_read") throw error;
+    if (!isShortRead(error)) throw error;
     return otherwise;
   }
+}
+
+function isShortRead(error: unknown): boolean {
+  return error instanceof DatabaseError && error.code === "short_read";
 }
 
 function walPathOf(databasePath: string): string {

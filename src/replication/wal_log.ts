@@ -12,7 +12,7 @@ import {
   type WalScanState,
 } from "../format/wal.ts";
 import type { OpenFile } from "../runtime/types.ts";
-import { readWhole } from "./image.ts";
+import { readThere, readWhole } from "./image.ts";
 
 const chunkSize = 1024 * 1024;
 
@@ -59,7 +59,7 @@ export interface Batch {
  */
 export function readWalHeader(wal: OpenFile): WalHeader | null {
   const bytes = new Uint8Array(walHeaderSize);
-  const header = parseWalHeader(bytes.subarray(0, wal.read(bytes, 0)));
+  const header = parseWalHeader(bytes.subarray(0, readThere(wal, bytes, 0)));
   if (typeof header !== "string") return header;
   if (header !== "version") return null;
   throw new DatabaseError("bad_wal", `${wal.path} is not a WAL that walrust can read (${header})`, {
@@ -96,7 +96,7 @@ export function goesOn(wal: OpenFile, position: WalPosition | null): boolean {
   if (header === null) return false;
   const frames = position !== null && sameLog(position.header, header) ? position.state.frames : 0;
   const bytes = new Uint8Array(walFrameHeaderSize);
-  const length = wal.read(bytes, walFrameOffset(header.pageSize, frames));
+  const length = readThere(wal, bytes, walFrameOffset(header.pageSize, frames));
   const view = new DataView(bytes.buffer);
   return length === bytes.length && view.getUint32(8) === header.salt1 && view.getUint32(12) === header.salt2;
 }
@@ -105,14 +105,14 @@ export function goesOn(wal: OpenFile, position: WalPosition | null): boolean {
 export function guardHolds(wal: OpenFile, position: WalPosition): boolean {
   if (position.guard === null) return true;
   const bytes = new Uint8Array(walFrameHeaderSize);
-  wal.read(bytes, walFrameOffset(position.header.pageSize, position.guard.frame));
+  readThere(wal, bytes, walFrameOffset(position.header.pageSize, position.guard.frame));
   return position.guard.bytes.every((byte, i) => bytes[i] === byte);
 }
 
 /** True while the last frame before `position` is in the file, be it of a log that is gone. */
 export function holdsFrameBefore(wal: OpenFile, { header, state }: WalPosition): boolean {
   const bytes = new Uint8Array(walFrameHeaderSize);
-  const length = wal.read(bytes, walFrameOffset(header.pageSize, state.frames - 1));
+  const length = readThere(wal, bytes, walFrameOffset(header.pageSize, state.frames - 1));
   const view = new DataView(bytes.buffer);
   return length === bytes.length && view.getUint32(8) === header.salt1 && view.getUint32(12) === header.salt2 &&
     view.getUint32(16) === state.checksum1 && view.getUint32(20) === state.checksum2;

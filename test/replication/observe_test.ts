@@ -22,18 +22,27 @@ function observed(options: Partial<EngineOptions> = {}, mtimeStepMs: number = 0)
   return scene;
 }
 
-/** What is asked of the database file counts as a moment too; with `mtimeStepMs` its file system knows times no finer. */
-function startWatching(scene: Scene, mtimeStepMs: number = 0): void {
+/**
+ * What is asked of the database file counts as a moment too; with `mtimeStepMs` its file system knows times no finer;
+ * `disturb` answers how much of what was read comes, or throws.
+ */
+function startWatching(
+  scene: Scene,
+  mtimeStepMs: number = 0,
+  disturb: (path: string, length: number) => number = (_, length) => length,
+): void {
   scene.start((store) => store, {
     open: (path, mode) => {
       assert.ok(mode === "read" || path.startsWith(scene.state), `${mode} ${path}`);
       assert.ok(!path.endsWith("-shm"), path);
       const file = scene.life.files.open(path, mode);
-      if (path !== scene.path) return file;
+      if (!path.startsWith(scene.path)) return file;
       const { read } = file;
       const watched: OpenFile["read"] = (into, position) => {
-        scene.life.onMoment("read database");
-        return read.call(file, into, position);
+        if (path === scene.path) scene.life.onMoment("read database");
+        const length = disturb(path, read.call(file, into, position));
+        into.fill(0, length);
+        return length;
       };
       return Object.assign(file, { read: watched });
     },
@@ -374,6 +383,48 @@ test("[S20] ObserveCapture: a commit whose log is gone again, at every moment of
   await scene.prove();
 });
 
+test("[S39] ObserveCapture: a read that comes up short or fails is tried again, then said; never zeros", {
+  timeout,
+}, async () => {
+  for (const isWal of [false, true]) {
+    for (const failure of ["short once", "short", "EIO"]) {
+      const scene = observed();
+      scene.clock.now = () => Date.now();
+      let fails = 0;
+      startWatching(scene, 0, (path, length) => {
+        if (path.endsWith("-wal") !== isWal || length < 4096 || fails === 0) return length;
+        fails--;
+        if (failure === "EIO") throw Object.assign(new Error("EIO: i/o error, read"), { code: "EIO" });
+        return Math.floor(length / 2);
+      });
+      const commits = [content(scene.app)];
+      await scene.sync();
+      const commit = (): void => {
+        scene.app.exec("UPDATE rows SET data = randomblob(1000) WHERE id % 3 = 0");
+        commits.push(content(scene.app));
+      };
+      for (let round = 0; round < 8; round++) {
+        if (round === 2 || round === 6) void scene.engine.requestSnapshot().catch(() => undefined);
+        commit();
+        // So that now and then pages of the file are compared, be it all or some.
+        if (round % 2 === 1) scene.app.exec(`PRAGMA wal_checkpoint(${round % 4 === 1 ? "RESTART" : "TRUNCATE"})`);
+        if (round % 4 === 1) commit();
+        fails = failure === "short once" ? 1 : round === 5 ? 20 : 2;
+        await scene.sync();
+      }
+      fails = 0;
+      scene.clock.skip(60_000);
+      await scene.sync();
+      const errors = scene.of("sync_failed").map(({ error }) => (error as Error).message);
+      assert.equal(errors.length > 0, failure !== "short once", errors.join());
+      for (const error of errors) assert.match(error, /cannot be read/);
+      await scene.engine.stop(5000);
+      await provePoints(scene, commits);
+      await scene.prove();
+    }
+  }
+});
+
 test("[S118] ObserveCapture: killed at every operation, checkpoints while it is down: no fork, no loss", {
   timeout: 120_000,
 }, async () => {
@@ -399,6 +450,7 @@ test("[S118] ObserveCapture: killed at every operation, checkpoints while it is 
     scene.life.onOperation = () => {};
     await scene.sync();
   }
+  scene.life.onOperation = () => {};
   assert.ok(kills > 15, `${kills} kills`);
   assert.equal((await scene.lineages()).length, 1);
   await scene.prove();

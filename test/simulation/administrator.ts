@@ -45,7 +45,7 @@ export class Administrator {
       return;
     }
     if (random.chance(0.7)) this.#application.shutDown();
-    else this.#application.crash();
+    else this.#application.crashWhole();
     this.#task = random.pick([() => this.#replace(), () => this.#recreate(), () => this.#leaveWal()])();
     this.act();
   }

@@ -46,6 +46,8 @@ export function drawHabits(random: SeededRandom): Habits {
 
 const unpublished = "commit frame written, wal-index not";
 
+const nameOf = (process: number): string => `application ${process}`;
+
 interface Running {
   connection: ModelConnection;
   what: string;
@@ -160,7 +162,7 @@ export class Application {
     const { habits } = this;
     const random = this.#random;
     if (this.#connections.length < habits.connections && (this.#connections.length === 0 || random.chance(0.2))) {
-      const process = `application ${random.integer(habits.processes)}`;
+      const process = nameOf(random.integer(habits.processes));
       const database = this.#files.open(process);
       if (database === null || !database.isInWalMode) return;
       this.#connections.push(new ModelConnection(database, process, false));
@@ -204,17 +206,28 @@ export class Application {
   /** A process dies; perhaps while it was publishing a commit in the wal-index, which another may keep as it is. */
   crash(): void {
     const committing = this.#running.find(({ what }) => what === "commit")?.connection;
-    const process = committing?.process ?? `application ${this.#random.integer(this.habits.processes)}`;
+    const process = committing?.process ?? nameOf(this.#random.integer(this.habits.processes));
     const index = committing?.database.index ?? null;
     const tears = index !== null && this.#random.chance(0.2);
-    this.#files.kill(process);
+    this.#kill(process);
     if (tears) index.torn = true;
-    this.#connections = this.#connections.filter(({ dead }) => !dead);
-    this.#running = this.#running.filter(({ connection }) => !connection.dead);
     const down = this.#random.pick([0, 3, 20]);
     if (this.#connections.length === 0) this.#down = down;
     this.#trace(`${process} crashes${tears ? " with a torn wal-index" : ""}`);
     this.record();
+  }
+
+  /** Every process of it dies. */
+  crashWhole(): void {
+    for (let at = 0; at < this.habits.processes; at++) this.#kill(nameOf(at));
+    this.#trace("app crashes");
+    this.record();
+  }
+
+  #kill(process: string): void {
+    this.#files.kill(process);
+    this.#connections = this.#connections.filter((connection) => connection.process !== process);
+    this.#running = this.#running.filter(({ connection }) => connection.process !== process);
   }
 
   /** The machine died with everything on it. */

@@ -110,6 +110,8 @@ export class Machine {
   #changedAt = 0;
   #restsSince = Infinity;
   #quietSeen = -1;
+  /** For how long a listing of the past may be believed. */
+  #pastMs = 120_000;
 
   constructor(
     world: Surroundings,
@@ -209,6 +211,8 @@ export class Machine {
   /** The process stands still (SIGSTOP): its locks stay, its requests go on, it hears nothing. */
   freeze(ms: number): void {
     if (this.#parked !== null) return;
+    // What it has listed before it still believes when it goes on.
+    if (this.sawPast()) this.#pastMs += ms;
     this.say(`walrust stands still for ${Math.round(ms)} ms`);
     const parked: (() => void)[] = this.#parked = [];
     this.world.clock.at(ms, () => {
@@ -328,7 +332,7 @@ export class Machine {
 
   /** True when a listing of the past may have been seen not long ago. */
   sawPast(): boolean {
-    return this.world.clock.elapsedMs - this.world.bucket.staleAtMs < 120_000;
+    return this.world.clock.elapsedMs - this.world.bucket.staleAtMs < this.#pastMs;
   }
 
   /** True when an error of this kind may end the process: before anything was replicated, trouble is not waited out. */
