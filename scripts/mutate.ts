@@ -23,7 +23,7 @@ const flags = ["--experimental-strip-types", "--disable-warning=ExperimentalWarn
 const hunters: readonly (readonly [name: string, words: readonly string[]])[] = [
   ...[
     ...["capture", "engine", "resume", "spool", "publisher", "page_index", "journal", "restore"],
-    ...["observe", "fencing", "adopt", "database_file", "snapshot_task", "rollover", "replaced_database"],
+    ...["observe", "image", "fencing", "adopt", "database_file", "snapshot_task", "rollover", "replaced_database"],
     ...["replica_file", "replica_power", "replica_shapes", "follower"],
   ].map((name) => [`${name}_test`, ["--test", "--test-isolation=none", `test/replication/${name}_test.ts`]] as const),
   ["simulation", ["scripts/simulate.ts", "--seeds", "600", "--steps", "20", "--stop"]],

@@ -114,8 +114,13 @@ export function readWhole(file: OpenFile, into: Uint8Array, position: number): v
 
 /** Reads as much as the file has there; a read that comes up short or fails is tried twice, and is never its end. */
 export function readThere(file: OpenFile, into: Uint8Array, position: number): number {
-  const isAll = (length: number): boolean => length === into.length || position + length >= file.stat().size;
-  return readTwice(file, into, position, isAll);
+  let size = Infinity;
+  return readTwice(file, into, position, (length) => {
+    // It may have grown, or been cut, since it was read: the second read is held to what was there before it.
+    if (length === into.length || position + length >= size) return true;
+    size = file.stat().size;
+    return position + length >= size;
+  });
 }
 
 function readTwice(file: OpenFile, into: Uint8Array, position: number, isAll: (length: number) => boolean): number {

@@ -28,6 +28,17 @@ test("[S39] readThere: ends where the file ends, and nowhere else", () => {
   }
 });
 
+test("readThere: a file that grows between a read and the look at its size was read to its end", () => {
+  let size = 100;
+  const read = (_: Uint8Array, position: number): number => {
+    const length = size - position;
+    size += 10;
+    return length;
+  };
+  const file = { path: "app.db", read, stat: () => ({ size }) } as unknown as OpenFile;
+  assert.equal(readThere(file, new Uint8Array(1000), 0), 110);
+});
+
 test("[S39] readWhole: everything, or an error that keeps its cause", () => {
   readWhole(failing(39), into, 60);
   assert.throws(() => readWhole(failing(), into, 61), isShort);

@@ -302,6 +302,8 @@ export class Machine {
       this.bounds.restarted();
     }
     if (event.kind === "snapshot") this.snapshots++;
+    // The journal is there, but a power loss may take its name.
+    if (event.kind === "sync_failed" && /syncDirectory/.test(String(event.error))) this.excuse ??= "the disk failed";
     if (event.kind === "observing") counts.observed++;
     if (event.kind === "wal_gap") counts.gaps++;
     if (event.kind === "rollover") counts.rollovers++;
