@@ -203,6 +203,16 @@ export const mutations: readonly Mutation[] = [
     "if (this.#capture.pinned === null && position !== null) await this.#sealUpTo(frozen);",
   ),
   observe(
+    "a restarted log is believed to follow a commit that SQLite may not have accepted",
+    "over <= (position.guard?.frame ?? frames) && guardHolds(log.file, position);",
+    "over <= frames;",
+  ),
+  observe(
+    "a file that was written to a moment ago is believed as it was read",
+    "!this.#isSettled(before) && !await this.#isAsCopied(copy, only, header)",
+    "!this.#isSettled(before) && copy === null",
+  ),
+  observe(
     "a database written to without a log is believed",
     "if (end === null && !sameStat(before, this.#runtime.files.stat(this.path))) return null;",
     "",

@@ -7,6 +7,7 @@
  * the overwritten guard, or the comparison after a restart, takes it back.
  */
 import { DatabaseError } from "../errors.ts";
+import { equalBytes } from "../format/bytes.ts";
 import { beginWalScan, type WalHeader } from "../format/wal.ts";
 import type { Clock, Files, FileStat, OpenFile } from "../runtime/types.ts";
 import type {
@@ -179,7 +180,13 @@ export class ObserveCapture implements Capture {
       return { kind: "batch", batch };
     }
     // Where the new log has come to our place, or the file was cut, nobody knows what was behind it.
-    if (over < frames && holdsFrameBefore(log.file, position)) return this.#followRestart(restarted);
+    if (over < frames && holdsFrameBefore(log.file, position)) {
+      // Had SQLite not accepted our last transaction, the commits after it would begin in its place.
+      const isWhole = over <= (position.guard?.frame ?? frames) && guardHolds(log.file, position);
+      return isWhole
+        ? this.#followRestart(restarted)
+        : { kind: "doubt", reason: "the WAL was restarted", gap: "possible" };
+    }
     return { kind: "doubt", reason: "the WAL was restarted and overwritten before it was read", gap: "likely" };
   }
 
@@ -258,6 +265,9 @@ export class ObserveCapture implements Capture {
     try {
       await this.#copyFile(copy, only);
       image = whileThere(() => this.#overlay(copy, { before, header, passed, only, ...options }), null);
+      const isFileAlone = image !== null && image !== "incomplete" && image.end === null;
+      // What was written a moment ago may be written again without another time.
+      if (isFileAlone && !this.#isSettled(before) && !await this.#isAsCopied(copy, only, header)) image = null;
     } finally {
       if (image === null || image === "incomplete") copy.close();
     }
@@ -282,22 +292,43 @@ export class ObserveCapture implements Capture {
     );
   }
 
+  /** A checkpoint may cut the file meanwhile: what it cut off, or what came again after it, the log says. */
   async #copyFile(copy: OpenFile, only: ReadonlySet<number> | null): Promise<void> {
+    for await (const { bytes, start } of this.#readFile(only)) copy.write(bytes, start);
+  }
+
+  /**
+   * True when the file was, in the moment of this call, what the copy is, and a whole database: every page is still
+   * what it was when it was copied, and no checkpoint was under way, as the log had nothing for one.
+   */
+  async #isAsCopied(copy: OpenFile, only: ReadonlySet<number> | null, header: WalHeader | null): Promise<boolean> {
+    const log = this.#log;
+    if (!this.#isLogInPlace() || (log !== null && !log.holds(header))) return false;
+    if (header !== null && log!.scan(header, beginWalScan(header)).commit !== null) return false;
+    const copied = new Uint8Array(only === null ? runSize : this.pageSize);
+    for await (const { bytes, start } of this.#readFile(only)) {
+      const part = copied.subarray(0, bytes.length);
+      if (readThere(copy, part, start) !== part.length || !equalBytes(part, bytes)) return false;
+    }
+    return only !== null || this.#file.stat().size === copy.stat().size;
+  }
+
+  /** The file from its first page to its last, or some pages of it; `bytes` are valid until the next ones. */
+  async *#readFile(only: ReadonlySet<number> | null): AsyncGenerator<{ bytes: Uint8Array; start: number }> {
     if (only !== null) {
       const { pageSize } = this;
-      const page = new Uint8Array(pageSize);
+      const bytes = new Uint8Array(pageSize);
       for (const pgno of only) {
         const start = (pgno - 1) * pageSize;
-        if (readThere(this.#file, page, start) === pageSize) copy.write(page, start);
+        if (readThere(this.#file, bytes, start) === pageSize) yield { bytes, start };
       }
       return;
     }
-    // A checkpoint may cut the file meanwhile: what it cut off, or what came again after it, the log says.
     const buffer = new Uint8Array(runSize);
     for (let start = 0;;) {
       const length = readThere(this.#file, buffer, start);
       if (length === 0) return;
-      copy.write(buffer.subarray(0, length), start);
+      yield { bytes: buffer.subarray(0, length), start };
       start += length;
       await this.#runtime.clock.sleep(0);
     }

@@ -339,6 +339,8 @@ export class Machine {
 
   /** True when an error of this kind may end the process: before anything was replicated, trouble is not waited out. */
   excusesEnd(kind: string | undefined, code: string | undefined): boolean {
+    // Who holds no lock cannot always read what is written all the time.
+    if (this.application.isObserved && code === "unsteady") return true;
     const isOfSystem = kind === undefined && /^E[A-Z]+$/.test(code ?? "");
     return (this.world.bucket.hasFailed || this.faults.happened || this.administrator.done > 0 ||
       this.administrator.busy) &&
