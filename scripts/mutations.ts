@@ -213,6 +213,11 @@ export const mutations: readonly Mutation[] = [
     "!this.#isSettled(before) && copy === null",
   ),
   observe(
+    "an image is believed that a replaced commit was to be compared with",
+    "if (passed && !this.#passes(log!, header!, since!)) return null;",
+    "",
+  ),
+  observe(
     "a database written to without a log is believed",
     "if (end === null && !sameStat(before, this.#runtime.files.stat(this.path))) return null;",
     "",

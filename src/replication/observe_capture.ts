@@ -39,6 +39,7 @@ import {
   positionAfter,
   sameLog,
   type Scan,
+  type WalPlace,
   type WalPosition,
 } from "./wal_log.ts";
 
@@ -255,8 +256,7 @@ export class ObserveCapture implements Capture {
     const before = files.stat(this.path);
     if (before === null || this.inPlace({ database: before, wal: null }) !== "same") return null;
     const { since } = options;
-    const passed = since !== undefined && log !== null && header !== null &&
-      passes(log.file, header, since, log.countFrames());
+    const passed = since !== undefined && log !== null && header !== null && this.#passes(log, header, since);
     const only = passed && options.isWhole !== true ? options.pages ?? new Set<number>() : null;
     files.makeDirectory(this.#directory);
     if (only === null) this.#assertRoom(before.size);
@@ -368,6 +368,8 @@ export class ObserveCapture implements Capture {
     const end = commit === null ? null : positionAfter(header!, commit);
     if (!this.#isLogInPlace() || (log !== null && !log.holds(header))) return null;
     if (end !== null && !log!.leadsTo(end.state, header!, begin!)) return null;
+    // What SQLite had not accepted may have been overwritten meanwhile, and all of it may differ then.
+    if (passed && !this.#passes(log!, header!, since!)) return null;
     // Without a commit in the log the file alone is the database: then nobody may have written to it.
     if (end === null && !sameStat(before, this.#runtime.files.stat(this.path))) return null;
     if ((only === null || behind.has(1)) && readHeader(this.path, copy).pageSize !== this.pageSize) return null;
@@ -375,6 +377,10 @@ export class ObserveCapture implements Capture {
     this.#lastPages = pagesFrom(committed, commit?.firstFrame ?? 0);
     const image = new CopiedImage(copy, this.pageSize, pageCount);
     return { image, end, changed: passed ? behind : null, inLog, takenMs };
+  }
+
+  #passes(log: ObservedLog, header: WalHeader, since: WalPlace): boolean {
+    return whileThere(() => passes(log.file, header, since, log.countFrames()), false);
   }
 
   #openLog(): void {

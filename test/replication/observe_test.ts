@@ -85,7 +85,11 @@ async function provePoints(scene: Scene, commits: readonly string[]): Promise<vo
     assert.ok(at >= last, `seq ${seq} is not a commit after the one before`);
     last = at;
   }
-  // Also from every older snapshot: each bridge declares what the deltas before it make.
+  await proveChain(scene);
+}
+
+/** From every older snapshot too: each bridge declares what the deltas before it make. */
+async function proveChain(scene: Scene): Promise<void> {
   const runtime = { ...system, clock: scene.clock };
   const scratchPath = `${scene.directory}/scratch`;
   const { findings } = await verify({ store: scene.store, root, level: "drill", runtime, scratchPath });
@@ -248,6 +252,37 @@ test("[S117] ObserveCapture: what takes the place of such a commit is not lost w
     await scene.sync();
     await scene.prove();
   }
+});
+
+test("[S117] ObserveCapture: such a commit is replaced at every moment of a snapshot: the chain continues", {
+  timeout,
+}, async () => {
+  const scene = observed();
+  scene.commit(40);
+  await scene.sync();
+  let moments = 0;
+  for (let isOver = false; !isOver; moments++) {
+    scene.commit(2);
+    await scene.sync();
+    const frames = Math.floor((statSync(`${scene.path}-wal`).size - 32) / (4096 + 24));
+    appendPhantom(`${scene.path}-wal`, frames, 4);
+    await scene.sync();
+    let left = moments;
+    scene.life.onMoment = () => {
+      if (left-- === 0) scene.app.exec("UPDATE rows SET data = randomblob(999) WHERE id = (SELECT max(id) FROM rows)");
+    };
+    const done = scene.engine.requestSnapshot();
+    await scene.sync();
+    scene.life.onMoment = () => {};
+    isOver = left >= 0;
+    scene.app.exec("UPDATE rows SET data = randomblob(998) WHERE id = 1");
+    scene.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    for (let tries = 0; tries < 3; tries++) await scene.sync();
+    await done;
+    await proveChain(scene);
+  }
+  assert.ok(moments >= 10, `${moments} moments`);
+  await scene.prove();
 });
 
 for (const seed of [2, 4, 5, 7]) {

@@ -270,6 +270,9 @@ export class Machine {
       before: (operation, key) => {
         this.#between(self, `${operation} ${key}`);
         this.bounds.sent(operation, key);
+        // It may take long until that lineage has its first image.
+        const begins = operation === "put" && key.endsWith("/lineage.json");
+        if (begins && this.sawPast()) this.excuse ??= "a listing of the past";
       },
       ended: (operation, key) => this.bounds.ended(operation, key),
     });
