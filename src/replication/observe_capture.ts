@@ -59,6 +59,8 @@ interface CopyOptions extends Partial<HoldOptions> {
 
 interface Copy extends HeldImage {
   readonly takenMs: number;
+  /** Pages of the last transaction in it. */
+  readonly lastPages: ReadonlySet<number>;
 }
 
 /** See the top of this file. */
@@ -274,6 +276,7 @@ export class ObserveCapture implements Capture {
     // It grew by pages that only the file has.
     if (image === "incomplete") return await this.#copy({ ...options, isWhole: true });
     if (image === null) return null;
+    this.#lastPages = image.lastPages;
     if (image.end === null) this.#clean = { stat: before, isSettled: this.#isSettled(before) };
     return { ...image, release: () => copy.close() };
   }
@@ -374,9 +377,9 @@ export class ObserveCapture implements Capture {
     if (end === null && !sameStat(before, this.#runtime.files.stat(this.path))) return null;
     if ((only === null || behind.has(1)) && readHeader(this.path, copy).pageSize !== this.pageSize) return null;
     const inLog = new Set(committed.keys());
-    this.#lastPages = pagesFrom(committed, commit?.firstFrame ?? 0);
+    const lastPages = pagesFrom(committed, commit?.firstFrame ?? 0);
     const image = new CopiedImage(copy, this.pageSize, pageCount);
-    return { image, end, changed: passed ? behind : null, inLog, takenMs };
+    return { image, end, changed: passed ? behind : null, inLog, takenMs, lastPages };
   }
 
   #passes(log: ObservedLog, header: WalHeader, since: WalPlace): boolean {
