@@ -174,11 +174,13 @@ function sentenceOf(event: WatchEvent): [text: string, isTrouble: boolean] {
         true,
       ];
     case "compacted": {
-      const merged = event.merged === 0 ? "" : `, merged ${event.merged}`;
-      const waiting = event.waiting === 0 ? "" : `, ${event.waiting} marked`;
+      const done = [
+        ...(event.objects === 0 ? [] : [`deleted ${count(event.objects, "object")} (${formatBytes(event.bytes)})`]),
+        ...(event.merged === 0 ? [] : [`merged ${event.merged}`]),
+        ...(event.waiting === 0 ? [] : [`${event.waiting} marked`]),
+      ];
       const warnings = event.warnings.map((text) => `; ${printable(text)}`).join("");
-      const text = `compacted: deleted ${count(event.objects, "object")} (${formatBytes(event.bytes)})`;
-      return [`${text}${merged}${waiting}${warnings}`, event.warnings.length > 0];
+      return [`compacted: ${done.join(", ") || "nothing to do"}${warnings}`, event.warnings.length > 0];
     }
     case "compaction_failed":
       return [`not compacted, again when it is due: ${printable(messageOf(event.error))}`, true];

@@ -74,6 +74,8 @@ test("printEvent: an adopted lineage is named with the reason and what was read 
 test("printEvent: what a compaction did, and that a failed one is tried again", () => {
   const event = { kind: "compacted", path, objects: 3, bytes: 2048, merged: 60, waiting: 61, warnings: [] } as const;
   assert.match(printed(event).stdout, /app\.db: compacted: deleted 3 objects \(2 KB\), merged 60, 61 marked\n$/);
+  const idle = printed({ ...event, objects: 0, bytes: 0, merged: 0, waiting: 0 }).stdout;
+  assert.match(idle, /app\.db: compacted: nothing to do\n$/);
   const warned = printed({ ...event, merged: 0, waiting: 0, warnings: ["seqs 2 to 9 were not merged"] }, {
     quiet: true,
   });
