@@ -22,6 +22,7 @@ const engine = inReplication("engine");
 const index = inReplication("page_index");
 const log = inReplication("wal_log");
 const observe = inReplication("observe_capture");
+const observedCopy = inReplication("observed_copy");
 const pin = inReplication("pin_capture");
 const publisher = inReplication("publisher");
 const replicaFile = inReplication("replica_file");
@@ -180,7 +181,7 @@ export const mutations: readonly Mutation[] = [
     "{ since, pages: this.#lastPages };",
     "{ since, pages: new Set<number>() };",
   ),
-  observe(
+  observedCopy(
     "an image is believed whose log was restarted meanwhile",
     "(log !== null && !log.holds(header))) return null;",
     "(log !== null && header === undefined)) return null;",
@@ -207,19 +208,19 @@ export const mutations: readonly Mutation[] = [
     "over <= (position.guard?.frame ?? frames) && guardHolds(log.file, position);",
     "over <= frames;",
   ),
-  observe(
+  observedCopy(
     "a file that was written to a moment ago is believed as it was read",
-    "!this.#isSettled(before) && !await this.#isAsCopied(copy, only, header)",
-    "!this.#isSettled(before) && copy === null",
+    "!isSettled(before, clock) && !await this.#isAsCopied(copy, { log, header, only })",
+    "!isSettled(before, clock) && copy === null",
   ),
-  observe(
+  observedCopy(
     "an image is believed that a replaced commit was to be compared with",
     "if (passed && !this.#passes(log!, header!, since!)) return null;",
     "",
   ),
-  observe(
+  observedCopy(
     "a database written to without a log is believed",
-    "if (end === null && !sameStat(before, this.#runtime.files.stat(this.path))) return null;",
+    "if (end === null && !sameStat(before, runtime.files.stat(path))) return null;",
     "",
   ),
   writerCheck(

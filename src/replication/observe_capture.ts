@@ -6,8 +6,6 @@
  * the head up to date. There is no gauge either: a commit that SQLite did not accept in the end may be published, until
  * the overwritten guard, or the comparison after a restart, takes it back.
  */
-import { DatabaseError } from "../errors.ts";
-import { equalBytes } from "../format/bytes.ts";
 import { beginWalScan, type WalHeader } from "../format/wal.ts";
 import type { Clock, Files, FileStat, OpenFile } from "../runtime/types.ts";
 import type {
@@ -21,8 +19,8 @@ import type {
   SnapshotPoint,
 } from "./capture.ts";
 import { openDatabaseFile } from "./database_file.ts";
-import { CopiedImage, openCopy, readFrame, readThere } from "./image.ts";
 import { type FilesSeen, readHeader, sameStat, statDatabase } from "./live_database.ts";
+import { type CleanFile, type CopyOptions, isSettled, ObservedCopier, type ObservedCopy } from "./observed_copy.ts";
 import { ObservedLog, whileThere } from "./observed_log.ts";
 import { hashImage } from "./snapshot.ts";
 import type { Stream } from "./stream.ts";
@@ -33,35 +31,11 @@ import {
   guardHolds,
   holdsFrameBefore,
   type LogEnd,
-  missingGrowth,
-  pagesFrom,
-  passes,
-  positionAfter,
   sameLog,
-  type Scan,
-  type WalPlace,
   type WalPosition,
 } from "./wal_log.ts";
 
-const runSize = 1024 * 1024;
-/** Bytes that a copy leaves free. */
-const spareMin = 64 * 1024 * 1024;
-/** File times may be coarse: what was written less than this ago may be written again without another time. */
-const settledMs = 2000;
-
 const unseen: Look = { kind: "doubt", reason: "written unseen", gap: "possible" };
-
-/** How a copy is made. */
-interface CopyOptions extends Partial<HoldOptions> {
-  /** All pages, whatever is known of the log. */
-  readonly isWhole?: boolean;
-}
-
-interface Copy extends HeldImage {
-  readonly takenMs: number;
-  /** Pages of the last transaction in it. */
-  readonly lastPages: ReadonlySet<number>;
-}
 
 /** See the top of this file. */
 export class ObserveCapture implements Capture {
@@ -72,10 +46,10 @@ export class ObserveCapture implements Capture {
   readonly pinned = null;
   readonly #file: OpenFile;
   readonly #runtime: { readonly files: Files; readonly clock: Clock };
-  readonly #directory: string;
+  readonly #copier: ObservedCopier;
   #log: ObservedLog | null = null;
-  /** The database file when the log was empty and all of it known; `isSettled`: any later write shows. */
-  #clean: { stat: FileStat; isSettled: boolean } | null = null;
+  /** The database file when the log was empty and all of it known. */
+  #clean: CleanFile | null = null;
   /** A log that was read to its end after `restarted` had taken its place. */
   #drained: { end: WalPosition; restarted: WalHeader } | null = null;
   /** Pages of the last transaction taken, the only one that SQLite may not have accepted. */
@@ -94,7 +68,6 @@ export class ObserveCapture implements Capture {
     const { files } = runtime;
     statDatabase(path, files);
     this.path = path;
-    this.#directory = directory;
     this.#runtime = runtime;
     this.#file = openDatabaseFile(path, files, { mode: "read", isShared });
     try {
@@ -102,6 +75,14 @@ export class ObserveCapture implements Capture {
       this.pageSize = pageSize;
       this.sqliteVersion = sqliteVersion;
       this.identity = this.#file.stat();
+      this.#copier = new ObservedCopier({
+        path,
+        file: this.#file,
+        pageSize,
+        identity: this.identity,
+        directory,
+        runtime,
+      });
       this.#openLog();
     } catch (error) {
       this.#file.close();
@@ -143,7 +124,7 @@ export class ObserveCapture implements Capture {
     if ((this.#log?.file.stat().size ?? 0) > 0) return { kind: "wait" };
     if (position !== null) return { kind: "doubt", reason: "the WAL was emptied", gap: "possible" };
     // As long as its time may hide another write it is waited with; then it is compared once more.
-    const isFresh = database === "unsure" && !this.#isSettled(this.#clean!.stat);
+    const isFresh = database === "unsure" && !isSettled(this.#clean!.stat, this.#runtime.clock);
     return isFresh ? { kind: "none" } : unseen;
   }
 
@@ -246,144 +227,13 @@ export class ObserveCapture implements Capture {
     this.#file.close();
   }
 
-  /**
-   * Copies the pages that may differ. In this order: pages of the database, then the log. What a checkpoint wrote into
-   * the file meanwhile is in the log too, as long as that is not restarted: then, and when the log went away, `null`.
-   */
-  async #copy(options: CopyOptions): Promise<Copy | null> {
+  async #copy(options: CopyOptions): Promise<ObservedCopy | null> {
     if (!this.#isLogInPlace()) this.#openLog();
-    const log = this.#log;
-    const header = log?.readHeader() ?? null;
-    const { files } = this.#runtime;
-    const before = files.stat(this.path);
-    if (before === null || this.inPlace({ database: before, wal: null }) !== "same") return null;
-    const { since } = options;
-    const passed = since !== undefined && log !== null && header !== null && this.#passes(log, header, since);
-    const only = passed && options.isWhole !== true ? options.pages ?? new Set<number>() : null;
-    files.makeDirectory(this.#directory);
-    if (only === null) this.#assertRoom(before.size);
-    const copy = openCopy(`${this.#directory}/observe.copy`, files);
-    let image: Omit<Copy, "release"> | "incomplete" | null = null;
-    try {
-      await this.#copyFile(copy, only);
-      image = whileThere(() => this.#overlay(copy, { before, header, passed, only, ...options }), null);
-      const isFileAlone = image !== null && image !== "incomplete" && image.end === null;
-      // What was written a moment ago may be written again without another time.
-      if (isFileAlone && !this.#isSettled(before) && !await this.#isAsCopied(copy, only, header)) image = null;
-    } finally {
-      if (image === null || image === "incomplete") copy.close();
-    }
-    // It grew by pages that only the file has.
-    if (image === "incomplete") return await this.#copy({ ...options, isWhole: true });
-    if (image === null) return null;
-    this.#lastPages = image.lastPages;
-    if (image.end === null) this.#clean = { stat: before, isSettled: this.#isSettled(before) };
-    return { ...image, release: () => copy.close() };
-  }
-
-  /** A copy that would fill the disk is not begun: others write there too. */
-  #assertRoom(size: number): void {
-    const free = this.#runtime.files.freeBytes(this.#directory);
-    if (free >= size + spareMin) return;
-    throw new DatabaseError(
-      "no_room",
-      `observing ${this.path} needs room for a copy of its ${size} bytes, ${free} are free`,
-      {
-        hint: `make room on the disk of ${this.#directory}, or give a --state-dir on a larger one`,
-        data: { path: this.path, directory: this.#directory, size, free },
-      },
-    );
-  }
-
-  /** A checkpoint may cut the file meanwhile: what it cut off, or what came again after it, the log says. */
-  async #copyFile(copy: OpenFile, only: ReadonlySet<number> | null): Promise<void> {
-    for await (const { bytes, start } of this.#readFile(only)) copy.write(bytes, start);
-  }
-
-  /**
-   * True when the file was, in the moment of this call, what the copy is, and a whole database: every page is still
-   * what it was when it was copied, and no checkpoint was under way, as the log had nothing for one.
-   */
-  async #isAsCopied(copy: OpenFile, only: ReadonlySet<number> | null, header: WalHeader | null): Promise<boolean> {
-    const log = this.#log;
-    if (!this.#isLogInPlace() || (log !== null && !log.holds(header))) return false;
-    if (header !== null && log!.scan(header, beginWalScan(header)).commit !== null) return false;
-    const copied = new Uint8Array(only === null ? runSize : this.pageSize);
-    for await (const { bytes, start } of this.#readFile(only)) {
-      const part = copied.subarray(0, bytes.length);
-      if (readThere(copy, part, start) !== part.length || !equalBytes(part, bytes)) return false;
-    }
-    return only !== null || this.#file.stat().size === copy.stat().size;
-  }
-
-  /** The file from its first page to its last, or some pages of it; `bytes` are valid until the next ones. */
-  async *#readFile(only: ReadonlySet<number> | null): AsyncGenerator<{ bytes: Uint8Array; start: number }> {
-    if (only !== null) {
-      const { pageSize } = this;
-      const bytes = new Uint8Array(pageSize);
-      for (const pgno of only) {
-        const start = (pgno - 1) * pageSize;
-        if (readThere(this.#file, bytes, start) === pageSize) yield { bytes, start };
-      }
-      return;
-    }
-    const buffer = new Uint8Array(runSize);
-    for (let start = 0;;) {
-      const length = readThere(this.#file, buffer, start);
-      if (length === 0) return;
-      yield { bytes: buffer.subarray(0, length), start };
-      start += length;
-      await this.#runtime.clock.sleep(0);
-    }
-  }
-
-  /** Puts the newest committed frames over the copied pages; nothing else runs meanwhile. */
-  #overlay(
-    copy: OpenFile,
-    options: CopyOptions & {
-      before: FileStat;
-      header: WalHeader | null;
-      passed: boolean;
-      only: ReadonlySet<number> | null;
-    },
-  ): Omit<Copy, "release"> | "incomplete" | null {
-    const { before, header, passed, only, since, pages } = options;
-    const log = this.#log;
-    const begin = header === null ? null : beginWalScan(header);
-    const found = log === null || header === null || begin === null ? null : log.scan(header, begin);
-    const commit = found?.commit ?? null;
-    const committed: Scan["pages"] = found?.pages ?? new Map();
-    const behind = new Set([...(pages ?? []), ...(passed ? pagesFrom(committed, since!.state.frames) : [])]);
-    const pageCount = commit?.pageCount ?? before.size / this.pageSize;
-    if (only !== null) {
-      const pgnos = [...behind].sort((a, b) => a - b);
-      if (missingGrowth({ pgnos, pageCount }, options.indexedCount ?? 0, this.pageSize) !== null) return "incomplete";
-    }
-    const page = new Uint8Array(this.pageSize);
-    for (const [pgno, frame] of committed) {
-      if (pgno > pageCount || (only !== null && !behind.has(pgno))) continue;
-      readFrame({ wal: log!.file, pageSize: this.pageSize }, frame, page);
-      copy.write(page, (pgno - 1) * this.pageSize);
-    }
-    if (!Number.isInteger(pageCount) || pageCount < 1) return null;
-    copy.truncate(pageCount * this.pageSize);
-    const takenMs = this.#runtime.clock.now();
-    const end = commit === null ? null : positionAfter(header!, commit);
-    if (!this.#isLogInPlace() || (log !== null && !log.holds(header))) return null;
-    if (end !== null && !log!.leadsTo(end.state, header!, begin!)) return null;
-    // What SQLite had not accepted may have been overwritten meanwhile, and all of it may differ then.
-    if (passed && !this.#passes(log!, header!, since!)) return null;
-    // Without a commit in the log the file alone is the database: then nobody may have written to it.
-    if (end === null && !sameStat(before, this.#runtime.files.stat(this.path))) return null;
-    if ((only === null || behind.has(1)) && readHeader(this.path, copy).pageSize !== this.pageSize) return null;
-    const inLog = new Set(committed.keys());
-    const lastPages = pagesFrom(committed, commit?.firstFrame ?? 0);
-    const image = new CopiedImage(copy, this.pageSize, pageCount);
-    return { image, end, changed: passed ? behind : null, inLog, takenMs, lastPages };
-  }
-
-  #passes(log: ObservedLog, header: WalHeader, since: WalPlace): boolean {
-    return whileThere(() => passes(log.file, header, since, log.countFrames()), false);
+    const copy = await this.#copier.copy(this.#log, options);
+    if (copy === null) return null;
+    this.#lastPages = copy.lastPages;
+    if (copy.clean !== null) this.#clean = copy.clean;
+    return copy;
   }
 
   #openLog(): void {
@@ -400,9 +250,5 @@ export class ObserveCapture implements Capture {
     const clean = this.#clean;
     if (clean === null || !sameStat(clean.stat, this.#runtime.files.stat(this.path))) return "changed";
     return clean.isSettled ? "same" : "unsure";
-  }
-
-  #isSettled({ mtimeNs }: FileStat): boolean {
-    return this.#runtime.clock.now() - Number(mtimeNs / 1_000_000n) >= settledMs;
   }
 }
