@@ -157,6 +157,8 @@ export class World implements Surroundings {
 
   #written(key: string, bytes: Uint8Array, sender: string): void {
     this.say(`bucket ${key.replace(/[0-9a-f]{26}\//, "…/")} (${bytes.length} bytes)`);
+    // An upload that comes late may take the place that became free: its chain tells who reads it.
+    if (this.vanished.has(key)) return;
     try {
       this.ledger.add(key, bytes, sender);
     } catch (error) {
