@@ -6,7 +6,8 @@ import { environmentCredentials, profileCredentials } from "../storage/credentia
 import type { CommandCall, CommandContext } from "./context.ts";
 import { chooseDatabases, type ChosenDatabase } from "./databases.ts";
 import { addressOf, bucketOf, openDestination, profileNameOf, serviceOptions } from "./destination.ts";
-import { type Output, table } from "./output.ts";
+import { type MonthlyCost, monthlyCost, prices } from "./monthly_cost.ts";
+import { count, formatBytes, type Output, table } from "./output.ts";
 import { type Origin, originText, type Resolved, resolveSettings } from "./resolved.ts";
 import { inUnit, retainSettings, type Setting, textOf, watchSettings } from "./settings.ts";
 
@@ -29,6 +30,8 @@ interface ExplainedDatabase {
   readonly settings: readonly Fact[];
   /** Those that are not as for the others. */
   readonly own: readonly Fact[];
+  /** `null` where the database is not there, or the bucket costs nothing by itself. */
+  readonly cost: MonthlyCost | null;
 }
 
 /** Prints the configuration that counts. */
@@ -39,18 +42,19 @@ export function run(context: CommandContext, call: CommandCall): Promise<number>
   const sync = factsOf(watchSettings, general);
   const retention = factsOf(retainSettings, resolveSettings(retainSettings, call, configuration?.settings));
   const snapshotsMax = retention.reduce((sum, { value }) => sum + Number(value), 0);
-  const databases = databasesOf(context, call, general);
+  const databases = databasesOf(context, call, { general, snapshotsMax });
   const file = configuration?.file ?? null;
   output.json({
     configuration: file,
     storage: storage.map(plain),
     settings: sync.map(plain),
     retention: { settings: retention.map(plain), snapshotsMax },
-    databases: databases.map(({ path, destination, origin, settings }) => ({
+    databases: databases.map(({ path, destination, origin, settings, cost }) => ({
       path,
       destination,
       origin,
       settings: settings.map(plain),
+      monthlyCost: cost,
     })),
   });
   output.line(`configuration: ${file === null ? "no file" : printable(file)}`);
@@ -64,6 +68,7 @@ export function run(context: CommandContext, call: CommandCall): Promise<number>
     output.line(`  ${printable(`${path}${where}`)}  (${originWord(origin)})`);
     for (const row of rowsOf(own)) output.line(`    ${row}`);
   }
+  printCosts(output, databases);
   return Promise.resolve(0);
 }
 
@@ -105,7 +110,7 @@ function credentialsOf(context: CommandContext): Fact {
 function databasesOf(
   context: CommandContext,
   call: CommandCall,
-  general: ReadonlyMap<string, Resolved>,
+  { general, snapshotsMax }: { general: ReadonlyMap<string, Resolved>; snapshotsMax: number },
 ): ExplainedDatabase[] {
   const isEmpty = (context.configuration?.databases.length ?? 0) === 0;
   if (call.positionals[0].length === 0 && isEmpty) return [];
@@ -120,8 +125,56 @@ function databasesOf(
       origin: database.origin,
       settings,
       own: factsOf(watchSettings.filter(isOwn), database.settings),
+      cost: costOf(context, database.path, settings, snapshotsMax),
     };
   });
+}
+
+function costOf(
+  context: CommandContext,
+  path: string,
+  settings: readonly Fact[],
+  snapshotsMax: number,
+): MonthlyCost | null {
+  const bucket = bucketOf(context);
+  const databaseSize = sizeOf(context, path);
+  if (bucket === null || parseBucketUrl(bucket.value).scheme === "file" || databaseSize === null) return null;
+  const of = (key: string): unknown => settings.find((fact) => fact.key === key)?.value;
+  const isCompacted = of("compact_after_snapshot") === true || Number(of("compact_interval")) > 0;
+  return monthlyCost({
+    syncInterval: Number(of("wal_sync_interval")),
+    snapshotInterval: Number(of("snapshot_interval")),
+    snapshotsMax: isCompacted ? snapshotsMax : null,
+    databaseSize,
+  });
+}
+
+/** Bytes; `null` where the file is not there, or not for us to see: then watch has something to say. */
+function sizeOf({ runtime }: CommandContext, path: string): number | null {
+  try {
+    return runtime.files.stat(path)?.size ?? null;
+  } catch {
+    return null;
+  }
+}
+
+function printCosts(output: Output, databases: readonly ExplainedDatabase[]): void {
+  const known = databases.filter(({ cost }) => cost !== null);
+  if (known.length === 0) return;
+  const usd = (sum: number): string => `${sum.toFixed(2)} USD`;
+  const rows = known.map(({ path, cost }) => {
+    const { puts, snapshots, snapshotBytes, requestsUsd, storageUsd } = cost!;
+    const stored = `${usd(storageUsd)} for ${count(snapshots, "snapshot")} (${formatBytes(snapshotBytes)})`;
+    return [path, `${usd(requestsUsd)} for ${puts} PUTs`, stored];
+  });
+  output.line("estimated monthly cost at most, each written to all the time (idle databases send nothing):");
+  for (const row of table(rows)) output.line(`  ${row}`);
+  const total = known.reduce((sum, { cost }) => sum + cost!.requestsUsd + cost!.storageUsd, 0);
+  const { thousandPuts, gigabyteMonth } = prices;
+  output.line(
+    `  in all ${usd(total)}, by the prices of S3 Standard: ${thousandPuts} USD per 1,000 PUTs, ` +
+      `${gigabyteMonth} USD per GB`,
+  );
 }
 
 function factsOf(settings: readonly Setting[], values: ReadonlyMap<string, Resolved>): Fact[] {

@@ -40,7 +40,13 @@ interface Explained {
   storage: Fact[];
   settings: Fact[];
   retention: { settings: Fact[]; snapshotsMax: number };
-  databases: { path: string; destination: string | null; origin: { kind: string; name: string }; settings: Fact[] }[];
+  databases: {
+    path: string;
+    destination: string | null;
+    origin: { kind: string; name: string };
+    settings: Fact[];
+    monthlyCost: { puts: number; snapshots: number; storageUsd: number } | null;
+  }[];
 }
 
 async function explained(...args: Parameters<typeof explain>): Promise<Explained> {
@@ -149,6 +155,18 @@ test("explain: without a file, without a bucket, without databases", async () =>
   assert.deepEqual(readdirSync(folder).filter((name) => name === "bucket"), [], "nothing is made");
 });
 
+test("explain: what a month costs at most, where the database is there and the bucket is not a directory", async () => {
+  writeFileSync("large.db", new Uint8Array(1_000_000));
+  const costs = async (...words: string[]): Promise<unknown[]> =>
+    (await explained(null, words)).databases.map(({ monthlyCost }) => monthlyCost?.snapshots ?? null);
+  assert.deepEqual(await costs("-b", "abc", "large.db", "absent-too.db"), [720, null]);
+  assert.deepEqual(await costs("-b", "abc", "large.db", "--compact-after-snapshot"), [55]);
+  assert.deepEqual(await costs("-b", `file://${folder}/bucket`, "large.db"), [null]);
+  assert.deepEqual(await costs("large.db"), [null]);
+  const { stdout } = await explain(null, ["-b", `file://${folder}/bucket`, "large.db"]);
+  assert.doesNotMatch(stdout, /cost/);
+});
+
 test("explain: where a path in a file elsewhere leads to", async () => {
   mkdirSync("etc");
   writeFileSync(
@@ -174,7 +192,9 @@ test("explain: for people, the same facts", async () => {
       /^ {2}daily +30 snapshots +test\.toml:11:9$/m,
       /^ {2}in all at most 78 snapshots of each database$/m,
       /^ {2}data\/b\.db → s3:\/\/my-bucket\/prod\/b\/ {2}\(test\.toml:14:8\)\n {2}data\/special\.db → /m,
-      /special\/ {2}\(test\.toml:17:8\)\n {4}wal_sync_interval {2}5 s {2}test\.toml:19:21\n$/,
+      /special\/ {2}\(test\.toml:17:8\)\n {4}wal_sync_interval {2}5 s {2}test\.toml:19:21\nestimated monthly cost/,
+      /^ {2}data\/special\.db +2\.60 USD for 519480 PUTs +0\.00 USD for 360 snapshots \(0 B\)$/m,
+      /^ {2}in all 54\.\d\d USD, by the prices of S3 Standard: /m,
     ]
   ) {
     assert.match(stdout, line);
