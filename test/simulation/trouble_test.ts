@@ -9,19 +9,23 @@ const seeds = 20;
 const timeout = 120_000;
 
 /** Histories in a world that `prepare` made worse; returns how many lines of their traces match. */
-async function meets(prepare: NonNullable<SimulationOptions["sabotage"]>, evidence: RegExp): Promise<number> {
+async function meets(
+  prepare: NonNullable<SimulationOptions["sabotage"]>,
+  evidence: RegExp,
+  count: number = seeds,
+): Promise<number> {
   let lines = 0;
-  for (let seed = 1; seed <= seeds; seed++) {
+  for (let seed = 1; seed <= count; seed++) {
     const trace = await simulate(seed, { steps: 20, sabotage: prepare }).catch((error) => {
       if (error instanceof SimulationFailure) error.message += `\n${error.trace.lines.slice(-60).join("\n")}`;
       throw error;
     });
-    lines += count(trace, evidence);
+    lines += linesOf(trace, evidence);
   }
   return lines;
 }
 
-function count({ lines }: Trace, evidence: RegExp): number {
+function linesOf({ lines }: Trace, evidence: RegExp): number {
   return lines.filter((line) => evidence.test(line)).length;
 }
 
@@ -131,15 +135,19 @@ test("[S66] simulate: a process that stood still goes on in the middle of a PUT 
 });
 
 test("[S113] simulate: uploads that arrive after the restart has looked", { timeout }, async () => {
-  const late = await meets(({ machine, bucket, random }) => {
-    bucket.network = { ...calmNetwork, delayMs: 300, slow: 0.5, slowMs: 3000 };
-    const sent = machine.bounds.sent.bind(machine.bounds);
-    machine.bounds.sent = (operation, key) => {
-      sent(operation, key);
-      const dies = machine.snapshotComplete && key.includes("/0000/") && operation === "put" && random.chance(0.2);
-      if (dies) bucket.clock.at(random.number() * 300, () => machine.engine && machine.crash("its PUT has arrived"));
-    };
-  }, /took the place of|with other bytes/);
+  const late = await meets(
+    ({ machine, bucket, random }) => {
+      bucket.network = { ...calmNetwork, delayMs: 300, slow: 0.8, slowMs: 3000 };
+      const sent = machine.bounds.sent.bind(machine.bounds);
+      machine.bounds.sent = (operation, key) => {
+        sent(operation, key);
+        const dies = machine.snapshotComplete && key.includes("/0000/") && operation === "put" && random.chance(0.4);
+        if (dies) bucket.clock.at(random.number() * 300, () => machine.engine && machine.crash("its PUT has arrived"));
+      };
+    },
+    /took the place of|with other bytes/,
+    3 * seeds,
+  );
   assert.ok(late > 0, `${late} late`);
 });
 
