@@ -210,8 +210,8 @@ export const mutations: readonly Mutation[] = [
   ),
   observedCopy(
     "a file that was written to a moment ago is believed as it was read",
-    "!isSettled(before, clock) && !await this.#isAsCopied(copy, { log, header, only })",
-    "!isSettled(before, clock) && copy === null",
+    "!hasSettled && !await this.#isAsCopied(copy, { log, header, only })",
+    "!hasSettled && copy === null",
   ),
   observedCopy(
     "an image is believed that a replaced commit was to be compared with",

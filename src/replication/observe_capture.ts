@@ -124,7 +124,7 @@ export class ObserveCapture implements Capture {
     if ((this.#log?.file.stat().size ?? 0) > 0) return { kind: "wait" };
     if (position !== null) return { kind: "doubt", reason: "the WAL was emptied", gap: "possible" };
     // As long as its time may hide another write it is waited with; then it is compared once more.
-    const isFresh = database === "unsure" && !isSettled(this.#clean!.stat, this.#runtime.clock);
+    const isFresh = database === "unsure" && !isSettled(this.#clean!.stat, this.#runtime.clock.now());
     return isFresh ? { kind: "none" } : unseen;
   }
 

@@ -52,9 +52,9 @@ export interface ObservedSource {
   readonly runtime: { readonly files: Files; readonly clock: Clock };
 }
 
-/** False while the time of a file may hide another write. */
-export function isSettled({ mtimeNs }: FileStat, clock: Clock): boolean {
-  return clock.now() - Number(mtimeNs / 1_000_000n) >= settledMs;
+/** False while the time of a file may hide a write after `nowMs`. */
+export function isSettled({ mtimeNs }: FileStat, nowMs: number): boolean {
+  return nowMs - Number(mtimeNs / 1_000_000n) >= settledMs;
 }
 
 /** See the top of this file. */
@@ -73,8 +73,11 @@ export class ObservedCopier {
     const { path, identity, directory, runtime } = this.#source;
     const { files, clock } = runtime;
     const header = log?.readHeader() ?? null;
+    const nowMs = clock.now();
     const before = files.stat(path);
     if (before?.inode !== identity.inode || before.device !== identity.device) return null;
+    // Judged by a time before the copy: what is written from here on shows only if it must have another time.
+    const hasSettled = isSettled(before, nowMs);
     const { since } = options;
     const passed = since !== undefined && log !== null && header !== null && this.#passes(log, header, since);
     const only = passed && options.isWhole !== true ? options.pages ?? new Set<number>() : null;
@@ -87,16 +90,14 @@ export class ObservedCopier {
       image = whileThere(() => this.#overlay(copy, { log, before, header, passed, only, ...options }), null);
       const isFileAlone = image !== null && image !== "incomplete" && image.end === null;
       // What was written a moment ago may be written again without another time.
-      if (isFileAlone && !isSettled(before, clock) && !await this.#isAsCopied(copy, { log, header, only })) {
-        image = null;
-      }
+      if (isFileAlone && !hasSettled && !await this.#isAsCopied(copy, { log, header, only })) image = null;
     } finally {
       if (image === null || image === "incomplete") copy.close();
     }
     // It grew by pages that only the file has.
     if (image === "incomplete") return await this.copy(log, { ...options, isWhole: true });
     if (image === null) return null;
-    const clean = image.end === null ? { stat: before, isSettled: isSettled(before, clock) } : null;
+    const clean = image.end === null ? { stat: before, isSettled: hasSettled } : null;
     return { ...image, clean, release: () => copy.close() };
   }
 

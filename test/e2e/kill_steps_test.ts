@@ -61,8 +61,13 @@ test("[C] [S111] KillCampaign: canary, an index ahead of what is published is fo
   try {
     const moments = Array.from({ length: 5 }, () => "^after truncate index");
     const step = { group: "canary", name: "five deltas lost", pace: "deltas", moments } as const;
+    let found = "";
+    // Where the writer changes every lost page again before it is compared, nothing is lost in the end.
+    for (let tries = 0; tries < 5 && found === ""; tries++) {
+      await campaign.killAt(step, { lose: true }).catch((error: Error) => found = error.message);
+    }
     // The lost pages may be noticed by restore's look at page 1 before they are compared.
-    await assert.rejects(campaign.killAt(step, { lose: true }), /restored latest.* pages differ|not a sound database/);
+    assert.match(found, /restored latest.* pages differ|not a sound database/);
   } finally {
     await close();
   }
